@@ -1,0 +1,1 @@
+"""Who does the work on Ray: training shards, measurer, controller; model, data, checkpoints."""

@@ -1,0 +1,1 @@
+"""How a gated FFN computes and which of its neurons count as active. Knows nothing of Ray."""

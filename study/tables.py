@@ -1,0 +1,161 @@
+"""The tables of the result store: one Arrow schema each, a version, and a docstring per column.
+
+Every row says which run, attempt, step and code version wrote it. The column `run` is also the
+hive partition. Times are UTC; units are in the names; ratios are in [0, 1].
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+TIME = pa.timestamp("us", tz="UTC")
+
+_PROVENANCE: dict[str, tuple[pa.DataType, str]] = {
+    "run": (pa.string(), "id of the run, `relu-0.1B-wd48-s0`"),
+    "attempt": (pa.int32(), "life of the run that wrote the row, from 1"),
+    "step": (pa.int64(), "optimizer steps done"),
+    "code_version": (pa.string(), "version, and commit where known, of the code that wrote it"),
+    "written_at": (TIME, "when the row was made"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A table: its name, schema version, columns with their docstrings."""
+
+    name: str
+    version: int
+    about: str
+    columns: dict[str, tuple[pa.DataType, str]]
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Arrow schema; docstrings are the fields' metadata, name and version the schema's."""
+        fields = [
+            pa.field(name, dtype, metadata={"about": about})
+            for name, (dtype, about) in (_PROVENANCE | self.columns).items()
+        ]
+        return pa.schema(
+            fields, metadata={"sparsing.table": self.name, "sparsing.version": str(self.version)}
+        )
+
+
+_F64, _I64, _TEXT = pa.float64(), pa.int64(), pa.string()
+
+TABLES: dict[str, Table] = {
+    table.name: table
+    for table in (
+        Table(
+            name="runs",
+            version=1,
+            about="State changes of runs.",
+            columns={
+                "state": (_TEXT, "planned, waiting, training, measuring, done or failed"),
+                "reason": (_TEXT, "why, for people; null where it is plain"),
+                "tokens": (_I64, "training tokens seen at the change"),
+                "world_size": (pa.int32(), "shards of the run's gang"),
+                "device": (_TEXT, "what it trains on, and on which path"),
+            },
+        ),
+        Table(
+            name="steps",
+            version=1,
+            about="One row for each optimizer step.",
+            columns={
+                "tokens": (_I64, "training tokens seen after the step"),
+                "loss": (_F64, "mean cross entropy of the global batch, nats per token"),
+                "learning_rate": (_F64, "peak-group learning rate of the step"),
+                "grad_norm": (_F64, "global gradient norm before clipping"),
+                "tokens_per_second": (_F64, "of the whole gang"),
+                "step_seconds": (_F64, "wall time of the step"),
+                "memory_bytes": (_I64, "peak memory of shard 0: device memory, or resident on CPU"),
+            },
+        ),
+        Table(
+            name="checkpoints",
+            version=1,
+            about="One row for each complete checkpoint and domain.",
+            columns={
+                "tokens": (_I64, "training tokens seen"),
+                "path": (_TEXT, "folder, relative to the study's"),
+                "bytes": (_I64, "size of the folder"),
+                "save_seconds": (_F64, "wall time to save it"),
+                "domain": (_TEXT, "validation domain; null = the mixture"),
+                "validation_loss": (_F64, "dense, on the reporting half, nats per token"),
+            },
+        ),
+        Table(
+            name="sparsity",
+            version=1,
+            about="Activation ratios: one row per checkpoint, stage, domain and layer.",
+            columns={
+                "tokens": (_I64, "training tokens seen"),
+                "stage": (_TEXT, "live: CETT of the checkpoints so far; final: the run's one CETT"),
+                "metric": (_TEXT, "cett_ppl"),
+                "p_percent": (_F64, "asked rise of perplexity"),
+                "cett": (_F64, "CETT value applied"),
+                "domain": (_TEXT, "validation domain; null = the mixture, by weight"),
+                "layer": (pa.int32(), "layer from 0; null = mean over layers"),
+                "activation_ratio": (_F64, "active neurons / d_f, on the reporting half"),
+                "threshold": (_F64, "the layer's eps on ||n_i||; null for the mean over layers"),
+                "dense_loss": (_F64, "nats per token on the reporting half; null for one layer"),
+                "sparse_loss": (_F64, "with all layers sparse at once; null for one layer"),
+                "ppl_rise_percent": (_F64, "really reached there; null for one layer"),
+                "measured_tokens": (_I64, "tokens of the reporting half behind the row"),
+                "measure_seconds": (_F64, "wall time of the whole measurement"),
+            },
+        ),
+        Table(
+            name="neurons",
+            version=1,
+            about="Activation frequency of every neuron, one row per checkpoint, domain and layer.",
+            columns={
+                "tokens": (_I64, "training tokens seen"),
+                "stage": (_TEXT, "live or final, as in sparsity"),
+                "domain": (_TEXT, "validation domain; null = the mixture, by weight"),
+                "layer": (pa.int32(), "layer from 0"),
+                "frequency": (pa.list_(pa.float32()), "share of tokens that activate neuron i"),
+                "dead_ratio": (_F64, "share of neurons active on fewer than 0.1 % of the tokens"),
+            },
+        ),
+        Table(
+            name="vocabulary",
+            version=1,
+            about="Activation ratio by vocabulary token, one row per checkpoint and token id.",
+            columns={
+                "tokens": (_I64, "training tokens seen"),
+                "stage": (_TEXT, "live or final, as in sparsity"),
+                "token_id": (pa.int32(), "id in the study's tokenizer"),
+                "activation_ratio": (_F64, "mean over its occurrences and over layers"),
+                "count": (_I64, "occurrences in the reporting half"),
+            },
+        ),
+        Table(
+            name="fits",
+            version=1,
+            about="Every fit ever made, with what is needed to repeat it.",
+            columns={
+                "tokens": (_I64, "newest training tokens in the fit"),
+                "stage": (_TEXT, "live or final, as in sparsity"),
+                "law": (_TEXT, "relu or silu form"),
+                "parameters": (_TEXT, "JSON {name: value}; tokens in billions"),
+                "intervals": (_TEXT, "JSON {name: [low|null, high|null]}, 95 %"),
+                "identified": (_TEXT, "JSON {name: bool}"),
+                "limit_activation_ratio": (_F64, "A0; null where it is not identified"),
+                "limit_low": (_F64, "null = open"),
+                "limit_high": (_F64, "null = open"),
+                "mse": (_F64, "mean squared error over the points fitted"),
+                "criteria": (_TEXT, "JSON {law: {aicc, bic, holdout_mae}}"),
+                "points": (_I64, "points fitted"),
+                "dropped": (_I64, "points inside the warm-up, not fitted"),
+                "rows_tokens": (pa.list_(_I64), "training tokens of the points fitted"),
+                "rows_activation_ratio": (pa.list_(_F64), "activation ratios of the points fitted"),
+                "settings": (_TEXT, "JSON: loss, optimizer, start rule, bounds, seed"),
+                "warnings": (_TEXT, "JSON list of what a reader must know"),
+                "fit_seconds": (_F64, "wall time of the fit"),
+            },
+        ),
+    )
+}
