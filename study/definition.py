@@ -12,7 +12,17 @@ import json
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Strict,
+    Tag,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 COUNT_UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
 COUNT_PATTERN = re.compile(r"^\s*(\d+(?:\.\d+)?(?:[eE]\+?\d+)?)\s*([KMBT]?)\s*$")
@@ -22,12 +32,20 @@ def parse_count(value: Any) -> Any:
     """An integer from `27M`, `1.5B`, `8e11`, `1_000` or a whole float; others pass unchanged."""
     if isinstance(value, str) and (match := COUNT_PATTERN.match(value.replace("_", ""))):
         value = float(match[1]) * COUNT_UNITS[match[2]]
-    if isinstance(value, float) and abs(value) < 1e18 and value == round(value):
+    if isinstance(value, float) and abs(value) <= MAX_COUNT and value == round(value):
         return round(value)
     return value
 
 
-Count = Annotated[int, BeforeValidator(parse_count)]
+MAX_COUNT = 10**18
+"""Larger counts fit no table column (int64), nor any machine."""
+
+_WRITTEN_COUNT = Annotated[str, Field(pattern=COUNT_PATTERN.pattern)]
+Count = Annotated[
+    int,
+    BeforeValidator(parse_count, json_schema_input_type=int | float | _WRITTEN_COUNT),
+    Field(le=MAX_COUNT),
+]
 Activation = Literal["relu", "silu", "relu2", "gelu"]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,47}$")]
 
@@ -36,44 +54,69 @@ class Model(BaseModel):
     """Base of all parts: unknown keys are errors, values do not change after validation."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
     )
 
 
 class Shape(Model):
     """An explicit model shape, where a named scale does not fit."""
 
-    d_h: Count = Field(ge=2)
-    """Hidden size."""
-    layers: Count = Field(ge=1)
-    d_f: Count | None = Field(default=None, ge=1)
+    d_h: Count = Field(ge=2, le=2**20)
+    """Hidden size; even, for the rotary position embedding turns pairs."""
+    layers: Count = Field(ge=1, le=10_000)
+    """Transformer layers."""
+    d_f: Count | None = Field(default=None, ge=1, le=2**22)
     """Intermediate size of the gated FFN; default 2.5 d_h, rounded."""
-    heads: Count | None = Field(default=None, ge=1)
+    heads: Count | None = Field(default=None, ge=1, le=2**20)
     """Attention heads, each with its own key and value; default: head size near 64."""
 
 
-Scale = Annotated[str, Field(pattern=r"^\d+(\.\d+)?[KMB]$")] | Shape
+def _is_text(value: Any) -> str:
+    """Which branch of `text or structure` a value means, so that errors speak of that one."""
+    return "text" if isinstance(value, str) else "structure"
+
+
+def _is_number(value: Any) -> str:
+    """Which branch of `number or structure` a value means; text such as `27M` is a number."""
+    return "structure" if isinstance(value, dict) else "number"
+
+
+ScaleName = Annotated[str, Field(pattern=r"^\d{1,6}(\.\d{1,6})?[KMB]$")]
+Scale = Annotated[
+    Annotated[ScaleName, Tag("text")] | Annotated[Shape, Tag("structure")], Discriminator(_is_text)
+]
+Ratio = Annotated[float, Field(gt=0, le=100_000)]
 
 
 class Axes(Model):
     """The study's axes; the runs are their product."""
 
     activation: list[Activation] = Field(default=["relu"], min_length=1)
+    """Activation functions of the gated FFN."""
     scale: list[Scale] = Field(min_length=1)
     """Named scales of the paper's Table 3 (`0.1B` ... `2.4B`), any other non-embedding parameter
     count (`27M`), or explicit shapes."""
-    width_depth_ratio: list[float] | None = None
+    width_depth_ratio: list[Ratio] | None = Field(default=None, min_length=1)
     """d_h / layers; default: the named scale's own, 52 for other counts. Not with shapes."""
     seed: list[Annotated[int, Field(ge=0, lt=2**31)]] = Field(default=[0], min_length=1)
+    """Seeds of weights and data order."""
 
 
 class RunPoint(Model):
     """One run, written out: a point of the axes."""
 
     activation: Activation = "relu"
+    """Activation function of the gated FFN."""
     scale: Scale
-    width_depth_ratio: float | None = Field(default=None, gt=0)
+    """As in the axes: a named scale, a parameter count or an explicit shape."""
+    width_depth_ratio: Ratio | None = None
+    """As in the axes."""
     seed: int = Field(default=0, ge=0, lt=2**31)
+    """Seed of weights and data order."""
 
 
 class Source(Model):
@@ -93,24 +136,45 @@ class Source(Model):
     """Split of the Hugging Face data set."""
     field: str = "text"
     """Column or key that holds the text, for jsonl, parquet and huggingface."""
-    weight: float = Field(default=1.0, gt=0)
+    weight: float = Field(default=1.0, gt=0, le=1e9)
     """Share of this domain in the mixture, relative to the others."""
 
     @model_validator(mode="after")
-    def _needs(self) -> Source:
-        needed = {"text": "path", "jsonl": "path", "parquet": "path"}.get(
-            self.kind, {"fetched": "name", "huggingface": "name"}.get(self.kind)
-        )
-        if needed and getattr(self, needed) is None:
-            raise ValueError(f"a source of kind '{self.kind}' needs the key '{needed}'")
+    def _keys_of_kind(self) -> Source:
+        for key in ("path", "name", "config"):
+            given, needed = getattr(self, key) is not None, key == SOURCE_NEEDS[self.kind]
+            if needed and not given:
+                raise problem(f"a source of kind '{self.kind}' needs the key '{key}'", "kind", key)
+            if given and not needed and not (key == "config" and self.kind == "huggingface"):
+                message = f"a source of kind '{self.kind}' has no '{key}'; leave it out"
+                raise problem(message, "kind", key)
         return self
+
+
+SOURCE_NEEDS: dict[str, str | None] = {
+    "python-stdlib": None,
+    "text": "path",
+    "jsonl": "path",
+    "parquet": "path",
+    "huggingface": "name",
+    "fetched": "name",
+}
+
+
+def problem(message: str, *keys: str) -> PydanticCustomError:
+    """A validator's complaint about a whole part, naming the keys on which it rests.
+
+    `study.load` keeps silent about it when one of these keys is wrong itself.
+    """
+    return PydanticCustomError("study", "{message}", {"message": message, "keys": keys})
 
 
 class Tokenizer(Model):
     """How text becomes tokens."""
 
     kind: Literal["bytes", "bpe"] = "bpe"
-    vocabulary_size: Count = Field(default=32_000, ge=257)
+    """`bytes`: one token per byte of UTF-8. `bpe`: byte-level BPE, trained on a sample."""
+    vocabulary_size: Count = Field(default=32_000, ge=257, le=2**24)
     """Entries of the BPE vocabulary with the end-of-document token; bytes always have 257."""
     sample_bytes: Count = Field(default=50_000_000, ge=10_000)
     """BPE is trained on this much text, drawn from all domains by weight."""
@@ -129,26 +193,43 @@ class Data(Model):
     """The training mixture: domains with their sources, the tokenizer, the validation set."""
 
     domains: dict[Name, Source] = Field(min_length=1)
+    """Sources by domain; a domain has its own validation set, and rows of its own."""
     tokenizer: Tokenizer = Tokenizer()
-    sequence_tokens: Count = Field(default=4096, ge=8)
+    """How text becomes tokens."""
+    sequence_tokens: Count = Field(default=4096, ge=8, le=2**24)
+    """Tokens of a training sequence."""
     validation: Validation = Validation()
+    """The validation set of each domain."""
     max_bytes: Count | None = Field(default=None, ge=10_000)
     """Read at most this much text per domain; default: all of it."""
+
+
+Beta = Annotated[float, Field(ge=0, lt=1)]
+BatchTokens = Annotated[
+    Annotated[Annotated[Count, Field(ge=1)], Tag("number")]
+    | Annotated[dict[str, Annotated[Count, Field(ge=1)]], Tag("structure")],
+    Discriminator(_is_number),
+]
 
 
 class Optimization(Model):
     """muP, AdamW and WSD, as in the paper (section 3)."""
 
-    peak_learning_rate: float = Field(default=0.01, gt=0)
-    betas: tuple[float, float] = (0.9, 0.95)
-    epsilon: float = Field(default=1e-8, gt=0)
-    weight_decay: float = Field(default=0.1, ge=0)
-    gradient_clip: float = Field(default=1.0, gt=0)
+    peak_learning_rate: float = Field(default=0.01, gt=0, le=1000)
+    """Learning rate of the stable stage, at width `mup.dim_model_base`."""
+    betas: Annotated[tuple[Beta, Beta], Strict(False)] = (0.9, 0.95)
+    """AdamW's decay rates of the first and second moment."""
+    epsilon: float = Field(default=1e-8, gt=0, le=1)
+    """AdamW's epsilon."""
+    weight_decay: float = Field(default=0.1, ge=0, le=1000)
+    """AdamW's decoupled weight decay."""
+    gradient_clip: float = Field(default=1.0, gt=0, le=1e9)
+    """Global gradient norm above which gradients are scaled down."""
     warmup_tokens: Count | None = Field(default=None, ge=0)
     """WSD warm-up; default 1 % of the run's tokens. Points inside it are not fitted."""
     decay_tokens: Count = Field(default=0, ge=0)
     """WSD decay at the end; the paper's sparsity curves end before it."""
-    batch_tokens: Count | dict[str, Count] | None = None
+    batch_tokens: BatchTokens | None = None
     """Global batch: one number, or one per scale as written in the axes; default: the paper's
     per scale, between and beyond them interpolated in log-log."""
     micro_batch_sequences: Count = Field(default=8, ge=1)
@@ -162,23 +243,30 @@ class Optimization(Model):
 class MuP(Model):
     """Scalings of the muP Transformer in the MiniCPM manner (paper section 3)."""
 
-    scale_emb: float = Field(default=12.0, gt=0)
-    scale_depth: float = Field(default=1.4, gt=0)
-    dim_model_base: Count = Field(default=256, ge=1)
+    scale_emb: float = Field(default=12.0, gt=0, le=1e6)
+    """Factor on the embeddings."""
+    scale_depth: float = Field(default=1.4, gt=0, le=1e6)
+    """Residual branches are scaled by this / sqrt(layers)."""
+    dim_model_base: Count = Field(default=256, ge=1, le=2**20)
     """Width at which every muP factor is 1."""
-    init_std: float = Field(default=0.1, gt=0)
+    init_std: float = Field(default=0.1, gt=0, le=100)
+    """Standard deviation of initial weights, at width `dim_model_base`."""
 
 
 class Checkpoints(Model):
     """When a run saves a checkpoint, and so when its sparsity is measured."""
 
-    count: Count = Field(default=20, ge=1)
+    count: Count = Field(default=20, ge=1, le=10_000)
     """How many, the last one at the run's end."""
     spacing: Literal["linear", "log"] = "linear"
+    """Equal steps, or equal ratios, between the first and the last."""
     first_tokens: Count | None = Field(default=None, ge=1)
     """First checkpoint; default: the run's tokens / count."""
-    tokens: list[Count] | None = Field(default=None, min_length=1)
-    """The token counts themselves; replaces count, spacing and first_tokens."""
+    tokens: list[Annotated[Count, Field(ge=1)]] | None = Field(
+        default=None, min_length=1, max_length=10_000
+    )
+    """The token counts themselves; replaces count, spacing and first_tokens. The run's end is
+    always a checkpoint."""
 
 
 class Measurement(Model):
@@ -193,52 +281,69 @@ class Measurement(Model):
 class Resources(Model):
     """What a run occupies on the Ray cluster."""
 
-    shards: Count = Field(default=1, ge=1)
+    shards: Count = Field(default=1, ge=1, le=100_000)
     """World size of each run: shards of its gang."""
-    gpus_per_shard: float | None = Field(default=None, ge=0)
+    gpus_per_shard: float | None = Field(default=None, ge=0, le=1024)
     """Default: 1 where the cluster has GPUs, else 0."""
-    cpus_per_shard: float = Field(default=1, gt=0)
+    cpus_per_shard: float = Field(default=1.0, gt=0, le=10_000)
+    """CPUs that Ray reserves for each shard."""
     accelerator_type: str | None = None
     """As Ray names it, for example `A100` or `A800`."""
     placement: Literal["PACK", "STRICT_PACK", "SPREAD", "STRICT_SPREAD"] = "PACK"
+    """How Ray places a run's shards on nodes."""
     parallel_runs: Count | None = Field(default=None, ge=1)
     """At most so many runs at once; default: as many as fit."""
-    measurers: Count = Field(default=1, ge=1)
+    measurers: Count = Field(default=1, ge=1, le=10_000)
     """Measurer actors beside the training."""
-    threads_per_shard: Count = Field(default=1, ge=1)
+    threads_per_shard: Count = Field(default=1, ge=1, le=10_000)
     """CPU threads of a shard; two one-thread runs side by side beat one two-thread run."""
 
 
 LawName = Literal["relu", "silu"]
+Laws = Annotated[
+    Annotated[Literal["auto"], Tag("text")]
+    | Annotated[Annotated[list[LawName], Field(min_length=1)], Tag("structure")],
+    Discriminator(_is_text),
+]
 
 
 class Study(Model):
     """A study definition."""
 
     name: Name
+    """Lower case, digits, `-` and `_`; part of the study's id."""
     description: str = ""
+    """For people."""
     axes: Axes | None = None
+    """The runs are the product of the axes."""
     runs: list[RunPoint] = []
     """Runs besides, or instead of, the product of the axes."""
     tokens: Count | None = Field(default=None, ge=1)
     """Training tokens of each run."""
-    tokens_per_parameter: float | None = Field(default=None, gt=0)
+    tokens_per_parameter: float | None = Field(default=None, gt=0, le=1e9)
     """Training tokens per non-embedding parameter, instead of `tokens`."""
     data: Data
+    """What is trained on."""
     optimization: Optimization = Optimization()
+    """How it is trained."""
     mup: MuP = MuP()
+    """Scalings of the muP Transformer."""
     checkpoints: Checkpoints = Checkpoints()
+    """When checkpoints are saved and measured."""
     measurement: Measurement = Measurement()
-    laws: Literal["auto"] | list[LawName] = "auto"
+    """How sparsity is measured."""
+    laws: Laws = "auto"
     """Laws fitted to each run; `auto`: the paper's form for the run's activation."""
     resources: Resources = Resources()
+    """What a run occupies on the cluster; no part of the study's id."""
 
     @model_validator(mode="after")
     def _one_of(self) -> Study:
         if self.axes is None and not self.runs:
-            raise ValueError("a study needs 'axes' or 'runs'")
+            raise problem("a study needs the key 'axes' or 'runs'", "axes", "runs")
         if (self.tokens is None) == (self.tokens_per_parameter is None):
-            raise ValueError("give either 'tokens' or 'tokens_per_parameter'")
+            keys = "tokens", "tokens_per_parameter"
+            raise problem("give either 'tokens' or 'tokens_per_parameter'", *keys)
         return self
 
     @property

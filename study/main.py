@@ -16,9 +16,9 @@ from study.errors import SparsingError
 COMMANDS = {
     "plan": "study.commands:plan",
     "schema": "study.commands:schema",
-    "status": "study.commands:status",
-    "watch": "study.commands:watch",
-    "query": "study.commands:query",
+    "status": "study.status_commands:status",
+    "watch": "study.status_commands:watch",
+    "query": "study.query_command:query",
     "doctor": "study.commands:doctor",
     "run": "actors.commands:run",
     "measure": "actors.commands:measure",

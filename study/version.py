@@ -1,0 +1,33 @@
+"""Which code wrote a row: package version, and the commit where it runs from a checkout."""
+
+from __future__ import annotations
+
+import functools
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+"""The folder that holds the packages: the repository's root in a checkout."""
+
+
+@functools.cache
+def code_version() -> str:
+    """`0.1.0+b540421`, with `+dirty` where tracked files differ; `0.1.0` without a checkout."""
+    version = metadata.version("sparsing")
+    top = _git("rev-parse", "--show-toplevel")
+    if not top or Path(top) != ROOT:  # no git, or an environment inside somebody's repository
+        return version
+    commit = _git("rev-parse", "--short=7", "HEAD")
+    changed = _git("status", "--porcelain", "--untracked-files=no")
+    return f"{version}+{commit}{'+dirty' if changed else ''}" if commit else version
+
+
+def _git(*arguments: str) -> str:
+    """What git prints, or nothing where there is no git or it refuses."""
+    command = ["git", "-C", str(ROOT), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.strip()
