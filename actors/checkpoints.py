@@ -1,0 +1,142 @@
+"""Checkpoints: a folder per token count, complete or not there.
+
+    checkpoints/<run>/step-000000580/
+        shard-0.safetensors ...   float32 weights and Adam moments, spread over the shards
+        checkpoint.json           written last: the marker, and everything about the checkpoint
+
+Every tensor is whole, so that a checkpoint belongs to no world size. No random state is saved
+because there is none: the data order is a function of seed and step, and the model has no dropout.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from actors.engine import Engine
+from actors.model import ModelConfig, Transformer
+from study.errors import NotFoundError, SparsingError
+
+MARKER = "checkpoint.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """What `checkpoint.json` says."""
+
+    run: str
+    attempt: int
+    step: int
+    tokens: int
+    files: dict[str, int]
+    """Name and size in bytes of every tensor file."""
+    config: dict
+    """The ModelConfig."""
+    code_version: str
+    save_seconds: float
+
+    @property
+    def bytes(self) -> int:
+        """Size of all tensor files."""
+        return sum(self.files.values())
+
+
+def checkpoint_folder(study_path: str | Path, run_id: str, step: int) -> Path:
+    """Folder of a run's checkpoint at a step."""
+    return Path(study_path) / "checkpoints" / run_id / f"step-{step:09d}"
+
+
+def complete_steps(study_path: str | Path, run_id: str) -> list[int]:
+    """Steps of a run's complete checkpoints, increasing."""
+    folder = Path(study_path) / "checkpoints" / run_id
+    return sorted(int(marker.parent.name[5:]) for marker in folder.glob(f"step-*/{MARKER}"))
+
+
+def write_shard(engine: Engine, folder: Path, rank: int, world_size: int) -> None:
+    """Write this shard's share of the tensors; collective over the gang."""
+    folder.mkdir(parents=True, exist_ok=True)
+    share = {n: t for i, (n, t) in enumerate(engine.state()) if i % world_size == rank}
+    path = folder / f"shard-{rank}.safetensors"
+    save_file({name: tensor.contiguous() for name, tensor in share.items()}, path)
+    _sync(path)
+
+
+def write_marker(folder: Path, checkpoint: Checkpoint) -> None:
+    """Make the checkpoint complete: the marker appears whole, after everything else is on disk."""
+    temporary = folder / f".{MARKER}"
+    temporary.write_text(json.dumps(asdict(checkpoint), indent=1))
+    _sync(temporary)
+    temporary.rename(folder / MARKER)
+    _sync(folder)
+
+
+def shard_files(folder: Path, world_size: int) -> dict[str, int]:
+    """Names and sizes of the tensor files that a gang of `world_size` writes."""
+    paths = [folder / f"shard-{rank}.safetensors" for rank in range(world_size)]
+    return {path.name: path.stat().st_size for path in paths}
+
+
+def clear_incomplete(folder: Path) -> None:
+    """Remove what a killed attempt left of a checkpoint that never became complete."""
+    if folder.exists() and not (folder / MARKER).exists():
+        shutil.rmtree(folder)
+
+
+def read_checkpoint(folder: Path) -> Checkpoint:
+    """The checkpoint in a folder.
+
+    Raises:
+        NotFoundError: there is no complete checkpoint.
+        SparsingError: the marker is damaged, or a file of it is missing or cut short.
+    """
+    try:
+        checkpoint = Checkpoint(**json.loads((folder / MARKER).read_text()))
+    except FileNotFoundError:
+        raise NotFoundError(f"no complete checkpoint in {folder}") from None
+    except (ValueError, TypeError) as error:
+        raise SparsingError(f"{folder / MARKER} is damaged ({error}); remove the folder") from None
+    for name, size in checkpoint.files.items():
+        found = (folder / name).stat().st_size if (folder / name).exists() else 0
+        if Path(name).name != name or found != size:
+            raise SparsingError(
+                f"checkpoint {folder}: {name} has {found} bytes, not {size}; remove the folder, "
+                "and the run goes on from the checkpoint before"
+            )
+    return checkpoint
+
+
+def read_tensors(folder: Path, prefix: str = "") -> dict[str, torch.Tensor]:
+    """All tensors of a checkpoint whose name starts with `prefix`, on the CPU."""
+    tensors = {}
+    for name in read_checkpoint(folder).files:
+        try:
+            with safe_open(folder / name, framework="pt") as file:
+                for key in file.keys():  # noqa: SIM118 (not a dict)
+                    if key.startswith(prefix):
+                        tensors[key] = file.get_tensor(key)
+        except SafetensorError as error:
+            raise SparsingError(f"checkpoint {folder}: {name} is damaged ({error})") from None
+    return tensors
+
+
+def load_model(folder: Path) -> Transformer:
+    """The model of a checkpoint, float32 on the CPU, in evaluation mode."""
+    model = Transformer(ModelConfig(**read_checkpoint(folder).config))
+    weights = read_tensors(folder, "weight/")
+    model.load_state_dict({name.removeprefix("weight/"): t for name, t in weights.items()})
+    return model.eval()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

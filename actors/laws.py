@@ -1,0 +1,20 @@
+"""The law service as an actor: refits what has new rows, and serves /metrics from the store."""
+
+from __future__ import annotations
+
+from analysis.refit import refit
+from study.exporter import serve_metrics
+from study.store import StudyStore
+from study.version import code_version
+
+
+class LawService:
+    """Follows one study's store; the controller asks it to refit about once a second."""
+
+    def __init__(self, store_root: str, study_id: str, metrics_port: int) -> None:
+        self.store = StudyStore.open(store_root, study_id)
+        serve_metrics(self.store, metrics_port)
+
+    def refit(self) -> int:
+        """Refit the runs with new measurements; returns the number of fits appended."""
+        return refit(self.store, code_version=code_version())

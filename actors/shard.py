@@ -1,0 +1,253 @@
+"""A training shard: one rank of a run's gang, from its newest complete checkpoint to the end.
+
+The class is plain; `actors.gang` makes Ray actors of it. A shard talks to the store and to its
+gang's process group, never to other actors.
+"""
+
+from __future__ import annotations
+
+import math
+import resource
+import socket
+import time
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import ray
+import torch
+from torch import distributed as dist
+
+from actors.checkpoints import (
+    Checkpoint,
+    checkpoint_folder,
+    clear_incomplete,
+    complete_steps,
+    read_tensors,
+    shard_files,
+    write_marker,
+    write_shard,
+)
+from actors.data.order import TrainingOrder
+from actors.data.prepare import open_prepared
+from actors.engine import Engine, join_gang
+from actors.evaluate import mean_loss
+from actors.model import ModelConfig, Transformer
+from actors.schedule import learning_rate_share
+from study.definition import Study
+from study.errors import SparsingError
+from study.plan import Run
+from study.store import StudyStore
+from study.version import code_version
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assignment:
+    """What a shard needs to know to train its part of a run."""
+
+    store_root: str
+    study_id: str
+    data_path: str
+    run: Run
+    attempt: int
+    world_size: int
+    gang_timeout_seconds: int = 1800
+
+
+def model_config(study: Study, run: Run, vocabulary_size: int) -> ModelConfig:
+    """The run's model; the vocabulary is padded to a multiple of 64 for fast products."""
+    return ModelConfig(
+        d_h=run.d_h,
+        layers=run.layers,
+        d_f=run.d_f,
+        heads=run.heads,
+        activation=run.activation,
+        vocabulary_size=-(-vocabulary_size // 64) * 64,
+        **study.mup.model_dump(),
+    )
+
+
+def memory_bytes(device: torch.device) -> int:
+    """Peak memory of this process: allocated on the device, or resident on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+class TrainingShard:
+    """One rank of a run's gang."""
+
+    def __init__(self, assignment: Assignment, rank: int) -> None:
+        self.assignment = assignment
+        self.rank = rank
+        self.run = assignment.run
+
+    def meeting_point(self) -> tuple[str, int]:
+        """Address of this node and a free port on it, where the gang meets; asked of rank 0."""
+        with socket.socket() as probe:
+            probe.bind(("", 0))
+            return ray.util.get_node_ip_address(), probe.getsockname()[1]
+
+    def train(self, address: str, port: int) -> None:
+        """Train the run to its end; returns once every row and checkpoint is durable.
+
+        Raises:
+            SparsingError: the loss is not finite, or the data or a checkpoint is damaged.
+        """
+        self._set_up(address, port)
+        start = self._resume()
+        with ExitStack() as stack:
+            if self.rank == 0:
+                self._record_state(start)
+                self.writers = {
+                    table: stack.enter_context(
+                        self.store.writer(table, run=self.run.id, attempt=self.assignment.attempt)
+                    )
+                    for table in ("steps", "checkpoints")
+                }
+            for step in range(start, self.run.steps):
+                self._train_step(step)
+                if step + 1 in self.run.checkpoint_steps:
+                    self._checkpoint(step + 1)
+
+    def _set_up(self, address: str, port: int) -> None:
+        assignment = self.assignment
+        self.store = StudyStore.open(assignment.store_root, assignment.study_id)
+        self.study = self.store.study
+        if not torch.cuda.is_available():
+            torch.set_num_threads(self.study.resources.threads_per_shard)
+        join_gang(
+            self.rank, assignment.world_size, address, port, assignment.gang_timeout_seconds
+        )
+        self.data = open_prepared(Path(assignment.data_path))
+        self.order = TrainingOrder(self.data, self.run.seed)
+        self.config = model_config(self.study, self.run, self.data.vocabulary_size)
+
+    def _resume(self) -> int:
+        """Make the engine, from the newest complete checkpoint where there is one.
+
+        Returns:
+            The number of optimizer steps done.
+        """
+        done = complete_steps(self.store.path, self.run.id)
+        model = Transformer(self.config)
+        state = None
+        if done:
+            state = read_tensors(checkpoint_folder(self.store.path, self.run.id, done[-1]))
+            # bf16 parameters are cast from these; the float32 masters follow in load_state.
+            model.load_state_dict(
+                {k.removeprefix("weight/"): t for k, t in state.items() if k.startswith("weight/")}
+            )
+        else:
+            model.initialize(self.run.seed)
+        self.engine = Engine(model, self.study, self.run, self.assignment.world_size)
+        if state is None:
+            return 0
+        self.engine.load_state(state, done[-1])
+        return done[-1]
+
+    def _train_step(self, step: int) -> None:
+        """One optimizer step, number `step` from 0."""
+        started = time.perf_counter()
+        run, world_size = self.run, self.assignment.world_size
+        share = run.batch_sequences // world_size
+        first = step * run.batch_sequences + self.rank * share
+        sequences = torch.from_numpy(self.order.sequences(first, share))
+        learning_rate = self.study.optimization.peak_learning_rate * learning_rate_share(run, step)
+        loss, grad_norm = self.engine.step(sequences, learning_rate)
+        if world_size > 1:
+            dist.all_reduce(loss)
+        mean_loss_value = float(loss) / world_size
+        if not math.isfinite(mean_loss_value):
+            raise SparsingError(
+                f"{run.id}: the loss is {mean_loss_value} at step {step + 1}; a smaller "
+                "optimization.peak_learning_rate or a longer warm-up usually helps"
+            )
+        if self.rank:
+            return
+        seconds = time.perf_counter() - started
+        row = {
+            "step": step + 1,
+            "tokens": (step + 1) * run.batch_tokens,
+            "loss": mean_loss_value,
+            "learning_rate": learning_rate,
+            "grad_norm": grad_norm,
+            "tokens_per_second": run.batch_tokens / seconds,
+            "step_seconds": seconds,
+            "memory_bytes": memory_bytes(self.engine.device),
+        }
+        self.writers["steps"].append(step + 1, [row])
+
+    def _checkpoint(self, step: int) -> None:
+        """Save a checkpoint and evaluate it; collective."""
+        started = time.perf_counter()
+        world_size = self.assignment.world_size
+        folder = checkpoint_folder(self.store.path, self.run.id, step)
+        if self.rank == 0:
+            clear_incomplete(folder)
+        self._barrier()
+        write_shard(self.engine, folder, self.rank, world_size)
+        losses = self._validation_losses()
+        self._barrier()
+        if self.rank:
+            return
+        # Rows up to a checkpoint are durable before it counts as complete: a restart from it
+        # can then never leave a gap.
+        self.writers["steps"].flush()
+        checkpoint = Checkpoint(
+            run=self.run.id,
+            attempt=self.assignment.attempt,
+            step=step,
+            tokens=step * self.run.batch_tokens,
+            files=shard_files(folder, world_size),
+            config=asdict(self.config),
+            code_version=code_version(),
+            save_seconds=time.perf_counter() - started,
+        )
+        write_marker(folder, checkpoint)
+        shared = {
+            "step": step,
+            "tokens": checkpoint.tokens,
+            "path": str(folder.relative_to(self.store.path)),
+            "bytes": checkpoint.bytes,
+            "save_seconds": checkpoint.save_seconds,
+        }
+        rows = [shared | {"domain": d, "validation_loss": loss} for d, loss in losses.items()]
+        self.writers["checkpoints"].append(step, rows)
+        self.writers["checkpoints"].flush()
+
+    def _barrier(self) -> None:
+        if self.assignment.world_size > 1:
+            dist.barrier()
+
+    def _validation_losses(self) -> dict[str | None, float]:
+        """Dense loss on each domain's reporting half, and by mixture weight under None."""
+        losses: dict[str | None, float] = {
+            domain: mean_loss(
+                self.engine.deepspeed,
+                self.data.validation(domain, "report"),
+                batch=self.engine.micro_sequences,
+                device=self.engine.device,
+                rank=self.rank,
+                world_size=self.assignment.world_size,
+            )
+            for domain in self.data.domains
+        }
+        losses[None] = sum(w * losses[domain] for domain, w in self.data.weights.items())
+        return losses
+
+    def _record_state(self, start: int) -> None:
+        """Tell the store that this attempt trains, on what, and from where."""
+        engine = self.engine
+        name = "CPU" if engine.device.type == "cpu" else torch.cuda.get_device_name(engine.device)
+        row = {
+            "step": start,
+            "tokens": start * self.run.batch_tokens,
+            "state": "training",
+            "world_size": self.assignment.world_size,
+            "device": f"{name}, {str(engine.dtype)[6:]}, ZeRO {engine.zero_stage}",
+            "reason": f"from step {start}" if start else None,
+        }
+        attempt = self.assignment.attempt
+        with self.store.writer("runs", run=self.run.id, attempt=attempt, stream="shard") as writer:
+            writer.append(attempt, [row])
