@@ -7,6 +7,7 @@ hive partition. Times are UTC; units are in the names; ratios are in [0, 1].
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import pyarrow as pa
 
@@ -29,8 +30,10 @@ class Table:
     version: int
     about: str
     columns: dict[str, tuple[pa.DataType, str]]
+    optional: frozenset[str] = frozenset()
+    """Columns that may be null; the writer refuses rows that lack another one."""
 
-    @property
+    @cached_property
     def schema(self) -> pa.Schema:
         """Arrow schema; docstrings are the fields' metadata, name and version the schema's."""
         fields = [
@@ -51,6 +54,7 @@ TABLES: dict[str, Table] = {
             name="runs",
             version=1,
             about="State changes of runs.",
+            optional=frozenset({"reason", "tokens", "world_size", "device"}),
             columns={
                 "state": (_TEXT, "planned, waiting, training, measuring, done or failed"),
                 "reason": (_TEXT, "why, for people; null where it is plain"),
@@ -63,6 +67,7 @@ TABLES: dict[str, Table] = {
             name="steps",
             version=1,
             about="One row for each optimizer step.",
+            optional=frozenset({"grad_norm", "memory_bytes"}),
             columns={
                 "tokens": (_I64, "training tokens seen after the step"),
                 "loss": (_F64, "mean cross entropy of the global batch, nats per token"),
@@ -77,6 +82,7 @@ TABLES: dict[str, Table] = {
             name="checkpoints",
             version=1,
             about="One row for each complete checkpoint and domain.",
+            optional=frozenset({"bytes", "save_seconds", "domain", "validation_loss"}),
             columns={
                 "tokens": (_I64, "training tokens seen"),
                 "path": (_TEXT, "folder, relative to the study's"),
@@ -90,6 +96,17 @@ TABLES: dict[str, Table] = {
             name="sparsity",
             version=1,
             about="Activation ratios: one row per checkpoint, stage, domain and layer.",
+            optional=frozenset(
+                {
+                    "domain",
+                    "layer",
+                    "threshold",
+                    "dense_loss",
+                    "sparse_loss",
+                    "ppl_rise_percent",
+                    "measure_seconds",
+                }
+            ),
             columns={
                 "tokens": (_I64, "training tokens seen"),
                 "stage": (_TEXT, "live: CETT of the checkpoints so far; final: the run's one CETT"),
@@ -111,6 +128,7 @@ TABLES: dict[str, Table] = {
             name="neurons",
             version=1,
             about="Activation frequency of every neuron, one row per checkpoint, domain and layer.",
+            optional=frozenset({"domain"}),
             columns={
                 "tokens": (_I64, "training tokens seen"),
                 "stage": (_TEXT, "live or final, as in sparsity"),
@@ -136,6 +154,17 @@ TABLES: dict[str, Table] = {
             name="fits",
             version=1,
             about="Every fit ever made, with what is needed to repeat it.",
+            optional=frozenset(
+                {
+                    "limit_activation_ratio",
+                    "limit_low",
+                    "limit_high",
+                    "mse",
+                    "criteria",
+                    "warnings",
+                    "fit_seconds",
+                }
+            ),
             columns={
                 "tokens": (_I64, "newest training tokens in the fit"),
                 "stage": (_TEXT, "live or final, as in sparsity"),

@@ -1,0 +1,293 @@
+"""Writing rows: buffered, committed in the background, durable when acknowledged, exactly once.
+
+A writer owns one stream of one run's rows in one table. Each `append` has a sequence number, and
+all rows of a number become visible together. A number that is there already is not written again:
+steps replayed after a restart are no-ops. Numbers may come in any order and with gaps; each file
+holds a contiguous piece of them, which its name states.
+
+Files are never merged: the folder of a run grows by one file a commit. The interval between
+commits grows with the number of files, so that a run of an hour has some hundreds, one of a month
+at most one a minute. Compaction behind a manifest can replace this; nothing outside `study.store`
+and `study.commits` knows the files.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from study import commits
+from study.commits import STREAM, Coverage, DataFile
+from study.errors import DefinitionError, SparsingError
+from study.messages import did_you_mean
+from study.tables import Table
+from study.version import code_version
+
+FILLED = frozenset({"run", "attempt", "code_version", "written_at"})
+OVERHEAD_BYTES = 2048
+"""What a buffered append occupies beside its values."""
+FULL_SPEED_FILES = 64
+"""So many files come at `commit_seconds`; then the interval grows with the square of the number."""
+MAX_COMMIT_SECONDS = 60.0
+FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 0.05, 2.0
+
+
+class StoreError(SparsingError):
+    """Rows could not be stored: the disk is full, read-only, or not there."""
+
+
+@dataclass(frozen=True)
+class _Failure:
+    error: Exception
+    since: float
+
+
+class TableWriter:
+    """One stream of a run's rows. A context manager; get one from `StudyStore.writer`.
+
+    commit_seconds: rows become durable at the latest so long after `append`, in a young run.
+    max_buffer_bytes: `append` waits while so much is not yet durable.
+    patience_seconds: `append` and `flush` raise StoreError when the disk has refused so long. The
+    rows stay buffered, the writer goes on trying, and a later `flush` may succeed.
+    """
+
+    def __init__(
+        self,
+        table: Table,
+        folder: Path,
+        scratch: Path,
+        *,
+        run: str,
+        attempt: int,
+        stream: str = "main",
+        commit_seconds: float = 0.5,
+        max_buffer_bytes: float = 64e6,
+        patience_seconds: float = 60.0,
+    ) -> None:
+        self._stream = commits.check_identifier(stream, "name of a stream", STREAM)
+        self._table, self._folder, self._scratch = table, folder, scratch
+        self._filled = {"run": run, "attempt": attempt, "code_version": code_version()}
+        self._commit_seconds, self._patience_seconds = commit_seconds, patience_seconds
+        self._max_buffer_bytes = max_buffer_bytes
+        self._changed = threading.Condition()
+        self._buffer: dict[int, pa.RecordBatch] = {}
+        self._buffer_bytes = 0
+        self._since = 0.0
+        self._flushing = 0
+        self._closing = False
+        self._failure: _Failure | None = None
+        self._files: list[DataFile] = []
+        self._durable = Coverage()
+        self._look()
+        commits.remove_leftovers(scratch)
+        self._thread = threading.Thread(target=self._commit_until_closed, daemon=True)
+        self._thread.start()
+
+    def append(self, seq: int, rows: Sequence[Mapping[str, Any]]) -> bool:
+        """Take the rows of a sequence number; False, and nothing done, when it is taken already.
+
+        The rows are durable when `flush` has returned. Raises DefinitionError for rows that do
+        not fit the table, StoreError when the disk refuses for longer than `patience_seconds`.
+        """
+        if isinstance(seq, bool) or not isinstance(seq, int) or not 0 <= seq < 2**63:
+            raise DefinitionError(f"sequence number {seq!r}: it must be an integer from 0")
+        batch = to_batch(self._table, rows, self._filled)
+        size = batch.nbytes + OVERHEAD_BYTES
+        with self._changed:
+            self._raise_if_hopeless()
+            self._wait(lambda: self._taken(seq) or self._has_room(size))
+            if self._taken(seq):
+                return False
+            self._since = self._since if self._buffer else time.monotonic()
+            self._buffer[seq] = batch
+            self._buffer_bytes += size
+            self._changed.notify_all()
+        return True
+
+    def flush(self) -> None:
+        """Return when all that was appended before is durable and visible.
+
+        Raises StoreError when the disk refuses for longer than `patience_seconds`.
+        """
+        with self._changed:
+            asked = set(self._buffer)
+            self._flushing += 1
+            self._changed.notify_all()
+            try:
+                self._wait(lambda: asked.isdisjoint(self._buffer))
+            finally:
+                self._flushing -= 1
+
+    def has(self, seq: int) -> bool:
+        """Whether all rows of a sequence number are durable, by whichever writer."""
+        if seq not in self._durable:
+            self._look()
+        return seq in self._durable
+
+    @property
+    def next_seq(self) -> int:
+        """One more than the largest sequence number that is durable or appended; at first 0."""
+        with self._changed:
+            return max(self._durable.next_seq, max(self._buffer, default=-1) + 1)
+
+    def close(self) -> None:
+        """Flush and end. Raises StoreError when rows could not be stored; they are then lost."""
+        try:
+            self.flush()
+        finally:
+            with self._changed:
+                self._closing = True
+                self._changed.notify_all()
+            self._thread.join()
+
+    def __enter__(self) -> TableWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            self.close()
+        except StoreError as lost:
+            if error is None:
+                raise
+            error.add_note(str(lost))
+
+    def _taken(self, seq: int) -> bool:
+        return seq in self._buffer or seq in self._durable
+
+    def _has_room(self, size: int) -> bool:
+        return not self._buffer or self._buffer_bytes + size <= self._max_buffer_bytes
+
+    def _wait(self, until: Callable[[], bool]) -> None:
+        while not until():
+            self._raise_if_hopeless()
+            self._changed.wait(1.0 if self._failure is None else 0.05)
+
+    def _raise_if_hopeless(self) -> None:
+        what = f"table {self._table.name}, run {self._filled['run']}"
+        if self._closing:
+            raise StoreError(f"{what}: the writer is closed")
+        failure = self._failure
+        if failure and time.monotonic() - failure.since > self._patience_seconds:
+            raise StoreError(
+                f"{what}: {len(self._buffer)} appends could not be stored for "
+                f"{self._patience_seconds:g} s, under {self._folder}: {failure.error}"
+            ) from failure.error
+
+    def _look(self) -> None:
+        """Take note of what is there by now, and see that its names are durable."""
+        files = commits.list_data_files(self._folder, self._stream)
+        if len(files) > len(self._files):
+            commits.sync_folder(self._folder)
+        self._adopt(files)
+
+    def _adopt(self, files: list[DataFile]) -> None:
+        with self._changed:
+            if len(files) > len(self._files):  # files are only ever added
+                self._files, self._durable = files, Coverage(files)
+
+    def _commit_until_closed(self) -> None:
+        retry_seconds = FIRST_RETRY_SECONDS
+        while (batches := self._next_batches()) is not None:
+            try:
+                self._commit(batches)
+                retry_seconds = FIRST_RETRY_SECONDS
+            except Exception as error:  # kept, and raised to whoever appends or flushes
+                self._note_failure(error, retry_seconds)
+                retry_seconds = min(2 * retry_seconds, LAST_RETRY_SECONDS)
+
+    def _next_batches(self) -> dict[int, pa.RecordBatch] | None:
+        """What is to be committed now; waits for it. None when the writer is closed."""
+        with self._changed:
+            while not self._closing and (wait := self._seconds_until_due()) > 0:
+                self._changed.wait(wait)
+            return None if self._closing else dict(self._buffer)
+
+    def _seconds_until_due(self) -> float:
+        if not self._buffer:
+            return threading.TIMEOUT_MAX
+        if self._flushing or self._buffer_bytes > self._max_buffer_bytes / 4:
+            return 0.0
+        growth = max(1.0, len(self._files) / FULL_SPEED_FILES) ** 2
+        longest = max(MAX_COMMIT_SECONDS, self._commit_seconds)
+        return self._since + min(self._commit_seconds * growth, longest) - time.monotonic()
+
+    def _commit(self, batches: dict[int, pa.RecordBatch]) -> None:
+        started = time.monotonic()
+        commits.make_folder(self._folder)
+        with commits.stream_lock(self._scratch / f"{self._stream}.lock"):
+            self._look()
+            new = sorted(seq for seq in batches if seq not in self._durable)
+            files = [self._publish(batches, piece) for piece in contiguous(new)]
+            commits.sync_folder(self._folder)
+        self._adopt(sorted(self._files + files))
+        with self._changed:
+            for seq in batches:
+                self._buffer_bytes -= self._buffer.pop(seq).nbytes + OVERHEAD_BYTES
+            self._failure, self._since = None, started
+            self._changed.notify_all()
+
+    def _publish(self, batches: dict[int, pa.RecordBatch], piece: range) -> DataFile:
+        file = DataFile(self._stream, piece[0], piece[-1])
+        output = pa.BufferOutputStream()
+        table = pa.Table.from_batches([batches[seq] for seq in piece])
+        pq.write_table(table, output, compression="zstd")
+        commits.publish(output.getvalue(), self._folder / file.name, self._scratch)
+        return file
+
+    def _note_failure(self, error: Exception, retry_seconds: float) -> None:
+        with self._changed:
+            since = self._failure.since if self._failure else time.monotonic()
+            self._failure = _Failure(error, since)
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._closing, timeout=retry_seconds)
+
+
+def contiguous(numbers: Sequence[int]) -> Iterator[range]:
+    """The longest pieces without a gap of increasing numbers."""
+    start = 0
+    for i in range(1, len(numbers) + 1):
+        if i == len(numbers) or numbers[i] != numbers[i - 1] + 1:
+            yield range(numbers[start], numbers[i - 1] + 1)
+            start = i
+
+
+def to_batch(
+    table: Table, rows: Sequence[Mapping[str, Any]], filled: Mapping[str, Any]
+) -> pa.RecordBatch:
+    """Rows as Arrow, with the columns that the writer fills; DefinitionError where they do not fit.
+
+    Columns that a row lacks are null, which only the table's optional columns may be.
+    """
+    allowed = set(table.schema.names) - FILLED
+    for row in rows:
+        if unknown := sorted(set(row) - allowed):
+            raise DefinitionError(_unknown(table, unknown[0], allowed))
+        for name in allowed - table.optional:
+            if row.get(name) is None:
+                raise DefinitionError(f"table {table.name}: a row lacks {name!r}: {dict(row)}")
+    whole = [{**row, **filled, "written_at": datetime.now(UTC)} for row in rows]
+    try:
+        return pa.RecordBatch.from_pylist(whole, schema=table.schema)
+    except (pa.ArrowException, TypeError, OverflowError) as error:
+        raise DefinitionError(f"table {table.name}: {error}; the row: {dict(rows[0])}") from error
+
+
+def _unknown(table: Table, name: str, allowed: set[str]) -> str:
+    if name in FILLED:
+        return f"table {table.name}: the writer fills {name!r}; leave it out of the row"
+    near = did_you_mean(name, sorted(allowed))
+    return f"table {table.name} has no column {name!r}{near}; its columns: {sorted(allowed)}"
