@@ -1,0 +1,1 @@
+"""Data of a study: sources, tokenizers, prepared token shards, training order, validation."""

@@ -1,0 +1,103 @@
+"""A prepared data set: memory-mapped tokens of each domain, validation halves, the tokenizer.
+
+The folder (see `actors.data.prepare`) holds
+
+    metadata.json                 domains, weights, counts, sizes and digests of every file
+    tokenizer.json
+    <domain>/train.bin            flat token ids, little-endian uint16 or uint32
+    <domain>/choose.bin           validation, first half: to choose thresholds and the CETT value
+    <domain>/report.bin           validation, second half: to report
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from actors.data import tokenizers
+from study.errors import NotFoundError, SparsingError
+
+FORMAT = 1
+"""Version of the folder's layout and of everything that decides its content."""
+
+Half = Literal["choose", "report"]
+HALVES: tuple[Half, Half] = ("choose", "report")
+
+
+class PreparedData:
+    """Read access to a prepared folder. Opens no file before it is asked for tokens."""
+
+    def __init__(self, path: Path, metadata: dict[str, Any]) -> None:
+        self.path = path
+        self.metadata = metadata
+        self.vocabulary_size: int = metadata["vocabulary_size"]
+        """Entries of the tokenizer, the end-of-document token among them."""
+        self.sequence_tokens: int = metadata["sequence_tokens"]
+        """Tokens that a sequence trains on; its array has one more."""
+        self.domains: tuple[str, ...] = tuple(metadata["domains"])
+        """Sorted, so that the order of keys in a definition does not matter."""
+        self.weights: dict[str, float] = {d: metadata["domains"][d]["weight"] for d in self.domains}
+        """Share of each domain in training; they sum to 1."""
+        self.train_tokens: dict[str, int] = {
+            d: metadata["domains"][d]["train_tokens"] for d in self.domains
+        }
+        """Tokens of each domain, one epoch."""
+        self._train: dict[str, np.ndarray] = {}
+
+    @cached_property
+    def tokenizer(self) -> tokenizers.Tokenizer:
+        """The tokenizer that made these tokens."""
+        return tokenizers.load(self.path / "tokenizer.json")
+
+    def train(self, domain: str) -> np.ndarray:
+        """All training tokens of `domain`, memory-mapped: (train_tokens,), uint16 or uint32."""
+        if domain not in self._train:
+            self._train[domain] = self._map(domain, "train")
+        return self._train[domain]
+
+    def train_sequences(self, domain: str) -> int:
+        """Sequences of one epoch; sequence i is train[i * S : i * S + S + 1], S sequence_tokens."""
+        return (self.train_tokens[domain] - 1) // self.sequence_tokens
+
+    def validation(self, domain: str, half: Half) -> np.ndarray:
+        """Validation sequences: int64 (n_sequences, sequence_tokens + 1).
+
+        Neighbours share one token, the last target of one being the first input of the next.
+        """
+        tokens = self._map(domain, half).astype(np.int64)
+        windows = np.lib.stride_tricks.sliding_window_view(tokens, self.sequence_tokens + 1)
+        return windows[:: self.sequence_tokens].copy()
+
+    def _map(self, domain: str, part: str) -> np.ndarray:
+        dtype = tokenizers.dtype_of(self.vocabulary_size)
+        return np.memmap(self.path / domain / f"{part}.bin", dtype=dtype, mode="r")
+
+
+def open_prepared(path: Path) -> PreparedData:
+    """The data set in folder `path`.
+
+    Raises NotFoundError if there is none, SparsingError if a file is missing or cut short.
+    """
+    path = Path(path)
+    try:
+        metadata = json.loads((path / "metadata.json").read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise NotFoundError(f"{path}: no prepared data; 'sparsing run' makes it") from error
+    except (OSError, ValueError) as error:
+        raise SparsingError(f"{path}/metadata.json: {error}; {_REMEDY}") from error
+    if metadata.get("format") != FORMAT:
+        raise SparsingError(f"{path}: format {metadata.get('format')}, not {FORMAT}; {_REMEDY}")
+    for name, about in metadata["files"].items():
+        file = path / name
+        size = file.stat().st_size if file.exists() else None
+        if size != about["bytes"]:
+            found = "missing" if size is None else f"{size} bytes instead of {about['bytes']}"
+            raise SparsingError(f"{file}: damaged ({found}); {_REMEDY}")
+    return PreparedData(path, metadata)
+
+
+_REMEDY = "delete the folder, then the same command makes it again"
