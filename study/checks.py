@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from study.definition import MAX_COUNT, Shape, Study
+from study.definition import Shape, Study
 from study.errors import DefinitionError
 from study.messages import did_you_mean, path_text
 from study.schedule import (
@@ -24,6 +24,7 @@ from study.schedule import (
     points,
 )
 from study.shapes import ModelShape, allowed_heads
+from study.values import MAX_COUNT
 
 MAX_RUNS = 10_000
 SEQUENCE: Path = ("data", "sequence_tokens")

@@ -9,57 +9,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Discriminator,
-    Field,
-    Strict,
-    Tag,
-    model_validator,
+from pydantic import Discriminator, Field, Strict, Tag, model_validator
+
+from study.values import (
+    Activation,
+    Beta,
+    Count,
+    Model,
+    Name,
+    Ratio,
+    ScaleName,
+    number_or_structure,
+    problem,
+    text_or_structure,
 )
-from pydantic_core import PydanticCustomError
-
-COUNT_UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
-COUNT_PATTERN = re.compile(r"^\s*(\d+(?:\.\d+)?(?:[eE]\+?\d+)?)\s*([KMBT]?)\s*$")
-
-
-def parse_count(value: Any) -> Any:
-    """An integer from `27M`, `1.5B`, `8e11`, `1_000` or a whole float; others pass unchanged."""
-    if isinstance(value, str) and (match := COUNT_PATTERN.match(value.replace("_", ""))):
-        value = float(match[1]) * COUNT_UNITS[match[2]]
-    if isinstance(value, float) and abs(value) <= MAX_COUNT and value == round(value):
-        return round(value)
-    return value
-
-
-MAX_COUNT = 10**18
-"""Larger counts fit no table column (int64), nor any machine."""
-
-_WRITTEN_COUNT = Annotated[str, Field(pattern=COUNT_PATTERN.pattern)]
-Count = Annotated[
-    int,
-    BeforeValidator(parse_count, json_schema_input_type=int | float | _WRITTEN_COUNT),
-    Field(le=MAX_COUNT),
-]
-Activation = Literal["relu", "silu", "relu2", "gelu"]
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,47}$")]
-
-
-class Model(BaseModel):
-    """Base of all parts: unknown keys are errors, values do not change after validation."""
-
-    model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        strict=True,
-        allow_inf_nan=False,
-        use_attribute_docstrings=True,
-    )
 
 
 class Shape(Model):
@@ -75,21 +40,10 @@ class Shape(Model):
     """Attention heads, each with its own key and value; default: head size near 64."""
 
 
-def _is_text(value: Any) -> str:
-    """Which branch of `text or structure` a value means, so that errors speak of that one."""
-    return "text" if isinstance(value, str) else "structure"
-
-
-def _is_number(value: Any) -> str:
-    """Which branch of `number or structure` a value means; text such as `27M` is a number."""
-    return "structure" if isinstance(value, dict) else "number"
-
-
-ScaleName = Annotated[str, Field(pattern=r"^\d{1,6}(\.\d{1,6})?[KMB]$")]
 Scale = Annotated[
-    Annotated[ScaleName, Tag("text")] | Annotated[Shape, Tag("structure")], Discriminator(_is_text)
+    Annotated[ScaleName, Tag("text")] | Annotated[Shape, Tag("structure")],
+    Discriminator(text_or_structure),
 ]
-Ratio = Annotated[float, Field(gt=0, le=100_000)]
 
 
 class Axes(Model):
@@ -161,14 +115,6 @@ SOURCE_NEEDS: dict[str, str | None] = {
 }
 
 
-def problem(message: str, *keys: str) -> PydanticCustomError:
-    """A validator's complaint about a whole part, naming the keys on which it rests.
-
-    `study.load` keeps silent about it when one of these keys is wrong itself.
-    """
-    return PydanticCustomError("study", "{message}", {"message": message, "keys": keys})
-
-
 class Tokenizer(Model):
     """How text becomes tokens."""
 
@@ -178,6 +124,11 @@ class Tokenizer(Model):
     """Entries of the BPE vocabulary with the end-of-document token; bytes always have 257."""
     sample_bytes: Count = Field(default=50_000_000, ge=10_000)
     """BPE is trained on this much text, drawn from all domains by weight."""
+
+    @property
+    def entries(self) -> int:
+        """Tokens that a model knows: of bytes 256 and the end of a document."""
+        return 257 if self.kind == "bytes" else self.vocabulary_size
 
 
 class Validation(Model):
@@ -204,11 +155,10 @@ class Data(Model):
     """Read at most this much text per domain; default: all of it."""
 
 
-Beta = Annotated[float, Field(ge=0, lt=1)]
 BatchTokens = Annotated[
     Annotated[Annotated[Count, Field(ge=1)], Tag("number")]
     | Annotated[dict[str, Annotated[Count, Field(ge=1)]], Tag("structure")],
-    Discriminator(_is_number),
+    Discriminator(number_or_structure),
 ]
 
 
@@ -303,7 +253,7 @@ LawName = Literal["relu", "silu"]
 Laws = Annotated[
     Annotated[Literal["auto"], Tag("text")]
     | Annotated[Annotated[list[LawName], Field(min_length=1)], Tag("structure")],
-    Discriminator(_is_text),
+    Discriminator(text_or_structure),
 ]
 
 
@@ -316,7 +266,7 @@ class Study(Model):
     """For people."""
     axes: Axes | None = None
     """The runs are the product of the axes."""
-    runs: list[RunPoint] = []
+    runs: list[RunPoint] = Field(default=[])
     """Runs besides, or instead of, the product of the axes."""
     tokens: Count | None = Field(default=None, ge=1)
     """Training tokens of each run."""

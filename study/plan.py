@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from study.checks import find_problems
 from study.definition import Study
@@ -16,6 +17,24 @@ from study.schedule import (
     phase_steps,
     points,
 )
+
+ACCELERATOR = "A800"
+PEAK_FLOPS = 312e12
+"""Dense bf16 of an A800 (and A100), per second."""
+CHECKPOINT_BYTES_PER_PARAMETER = 12
+"""float32 weights and AdamW's two moments."""
+STAGES = 2
+"""A checkpoint is measured live, and again with the run's final CETT value."""
+
+# Bytes per row of each table's schema, written with zstd by pyarrow 26: steps in commits of 100
+# rows, the others in one commit a measurement (85 rows of sparsity, 80 of neurons at d_f 1920).
+STEPS_ROW_BYTES = 112
+CHECKPOINTS_ROW_BYTES = 1023
+SPARSITY_ROW_BYTES = 178
+NEURONS_ROW_BYTES = 130
+NEURON_BYTES = 2.45
+VOCABULARY_ROW_BYTES = 25
+FITS_ROW_BYTES = 11_100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +73,69 @@ class Run:
         return self.steps * self.batch_tokens
 
 
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What one run costs."""
+
+    run: Run
+    embedding_parameters: int
+    """The tied embedding: vocabulary x d_h."""
+    flops: float
+    gpu_hours: float
+    checkpoint_bytes: int
+    """All checkpoints of the run."""
+    table_bytes: int
+    """Estimate of its rows in all tables."""
+
+
+TOTALS = ("tokens", "flops", "gpu_hours", "checkpoint_bytes", "table_bytes")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A study's runs, and what they cost on A800 GPUs at a stated utilization."""
+
+    study_id: str
+    utilization: float
+    costs: tuple[Cost, ...]
+
+    @property
+    def total(self) -> dict[str, float]:
+        """Sums over the runs: tokens, flops, gpu_hours, checkpoint_bytes, table_bytes."""
+        rows = [cost_row(cost) for cost in self.costs]
+        return {key: sum(row[key] for row in rows) for key in TOTALS}
+
+    def as_json(self) -> dict[str, Any]:
+        """One JSON document: study, accelerator, runs, total."""
+        return {
+            "study": self.study_id,
+            "accelerator": ACCELERATOR,
+            "peak_flops": PEAK_FLOPS,
+            "utilization": self.utilization,
+            "runs": [cost_row(cost) for cost in self.costs],
+            "total": {"runs": len(self.costs), **self.total},
+        }
+
+
+def cost_row(cost: Cost) -> dict[str, Any]:
+    """A run and its costs as one flat row."""
+    row = asdict(cost)
+    run = row.pop("run")
+    derived = {"batch_tokens": cost.run.batch_tokens, "tokens": cost.run.tokens}
+    return {**run, **derived, **row}
+
+
+def plan(study: Study, *, utilization: float = 0.4) -> Plan:
+    """The study's runs with their costs; `utilization` is the reached share of the peak, in (0, 1].
+
+    Raises DefinitionError where the definition is impossible.
+    """
+    if not 0 < utilization <= 1:
+        raise DefinitionError(f"utilization = {utilization:g}: a share over 0, at most 1")
+    costs = tuple(_cost(study, run, utilization) for run in plan_runs(study))
+    return Plan(study_id=study.study_id, utilization=utilization, costs=costs)
+
+
 def plan_runs(study: Study) -> list[Run]:
     """The study's runs in definition order; the same list for the same definition.
 
@@ -88,3 +170,42 @@ def _run(study: Study, point: Point) -> Run:
         decay_steps=decay_steps,
         checkpoint_steps=tuple(checkpoint_steps(study.checkpoints, steps, batch_tokens)),
     )
+
+
+def training_flops(run: Run, vocabulary: int) -> float:
+    """Floating-point operations of a run's training, forward and backward.
+
+    (6 N + 6 V d_h + 6 L d_h T) D: each parameter N of the layers, and each of the V d_h of the
+    output head, multiplies and adds once forward and twice backward for every one of D tokens; in
+    each of L layers causal attention scores and mixes T / 2 tokens of a sequence on average, with
+    2 d_h multiply-adds for each.
+    """
+    attention = run.layers * run.d_h * run.sequence_tokens
+    return 6.0 * (run.parameters + vocabulary * run.d_h + attention) * run.tokens
+
+
+def _cost(study: Study, run: Run, utilization: float) -> Cost:
+    vocabulary = study.data.tokenizer.entries
+    embedding_parameters = vocabulary * run.d_h
+    flops = training_flops(run, vocabulary)
+    checkpoint = CHECKPOINT_BYTES_PER_PARAMETER * (run.parameters + embedding_parameters)
+    return Cost(
+        run=run,
+        embedding_parameters=embedding_parameters,
+        flops=flops,
+        gpu_hours=flops / (PEAK_FLOPS * utilization) / 3600,
+        checkpoint_bytes=checkpoint * len(run.checkpoint_steps),
+        table_bytes=_table_bytes(run, len(study.data.domains), vocabulary),
+    )
+
+
+def _table_bytes(run: Run, domains: int, vocabulary: int) -> int:
+    """Rows of a run times bytes per row, as measured in Parquet files of this size of commits."""
+    places = domains + 1  # each domain, and the mixture
+    measurement = (
+        places * (run.layers + 1) * SPARSITY_ROW_BYTES
+        + places * run.layers * (NEURONS_ROW_BYTES + NEURON_BYTES * run.d_f)
+        + vocabulary * VOCABULARY_ROW_BYTES
+    )
+    checkpoint = places * CHECKPOINTS_ROW_BYTES + STAGES * measurement + FITS_ROW_BYTES
+    return round(run.steps * STEPS_ROW_BYTES + len(run.checkpoint_steps) * checkpoint)

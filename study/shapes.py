@@ -12,8 +12,9 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from study.definition import Shape, parse_count
+from study.definition import Shape
 from study.errors import DefinitionError
+from study.values import parse_count
 
 HEAD_SIZE = 64
 PARAMETER_TOLERANCE = 0.01

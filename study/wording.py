@@ -10,10 +10,11 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from study.definition import Name, ScaleName, Study
+from study.definition import Study
 from study.messages import did_you_mean, nearest_key, number_text
 from study.schedule import Path
 from study.shapes import NAMED_SCALES
+from study.values import Name, ScaleName
 from study.yaml_tree import Node
 
 COUNT = "a whole number, such as 4096, 27M or 8e11"

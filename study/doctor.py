@@ -1,0 +1,188 @@
+"""Whether a study can run on this machine: what is there, what is missing, what to do about it.
+
+Heavy packages are imported in processes of their own, so that a broken one is a line, not a crash.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+import psutil
+from packaging.requirements import Requirement
+
+IMPORT_SECONDS = 120
+GIGABYTE = 10**9
+NEEDED_DISK_BYTES = 1 * GIGABYTE
+NEEDED_MEMORY_BYTES = 2 * GIGABYTE
+NEEDED_SHARED_MEMORY_BYTES = GIGABYTE // 10
+NEEDED_OPEN_FILES = 1024
+
+_TORCH = """
+import json, torch, torch.distributed as d
+devices = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
+print(json.dumps({
+    "version": torch.__version__, "cuda": torch.version.cuda,
+    "gloo": d.is_available() and d.is_gloo_available(),
+    "nccl": d.is_available() and d.is_nccl_available(),
+    "bf16": bool(devices) and torch.cuda.is_bf16_supported(),
+    "devices": [{"name": p.name, "memory": p.total_memory} for p in devices]}))
+"""
+_OTHER = "import json, {0}; print(json.dumps({{'version': {0}.__version__}}))"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One finding."""
+
+    name: str
+    status: Literal["ok", "note", "fail"]
+    """`note`: a study runs, but there is something to know; `fail`: it cannot run."""
+    found: str
+    remedy: str = ""
+
+
+def checks() -> list[Check]:
+    """All findings about this machine; takes some seconds."""
+    torch, problem = _probe(_TORCH)
+    return [
+        *_python_and_packages(),
+        *_torch(torch, problem),
+        _import("ray"),
+        _import("deepspeed"),
+        _compiler(bool(torch.get("devices"))),
+        _cpus(),
+        _room("memory", psutil.virtual_memory().available, NEEDED_MEMORY_BYTES),
+        _room("disk", shutil.disk_usage(Path.cwd()).free, NEEDED_DISK_BYTES),
+        _shared_memory(),
+        _open_files(),
+        _network(),
+    ]
+
+
+def _python_and_packages() -> Iterator[Check]:
+    version = ".".join(map(str, sys.version_info[:3]))
+    good = sys.version_info >= (3, 11)
+    yield _check("python", good, version, "install Python 3.11 or newer")
+    wrong = [words for line in metadata.requires("sparsing") or [] if (words := _unmet(line))]
+    found = "; ".join(wrong) or f"sparsing {metadata.version('sparsing')}, all there"
+    yield _check("packages", not wrong, found, "pip install -r requirements.txt")
+
+
+def _unmet(line: str) -> str:
+    """What is wrong with a required package, or nothing."""
+    requirement = Requirement(line)
+    if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
+        return ""
+    try:
+        version = metadata.version(requirement.name)
+    except metadata.PackageNotFoundError:
+        return f"{requirement.name} is missing"
+    met = requirement.specifier.contains(version, prereleases=True)
+    return "" if met else f"{requirement.name} is {version}, not {requirement.specifier}"
+
+
+def _torch(torch: dict[str, Any], problem: str) -> Iterator[Check]:
+    if not torch:
+        yield Check(name="torch", status="fail", found=problem, remedy="pip install torch==2.13.0")
+        return
+    backends = [name for name in ("gloo", "nccl") if torch[name]]
+    found = f"{torch['version']}, {' and '.join(backends) or 'no gloo'}"
+    yield _check("torch", torch["gloo"], found, "install a torch build with torch.distributed")
+    devices = [f"{d['name']} ({d['memory'] / GIGABYTE:.0f} GB)" for d in torch["devices"]]
+    if devices:
+        found = f"{', '.join(devices)}; {'bf16' if torch['bf16'] else 'no bf16, so float32'}"
+        yield _check("gpu", torch["nccl"], found, "install a CUDA build of torch with NCCL")
+    elif torch["cuda"] is None and shutil.which("nvidia-smi"):
+        remedy = "install a CUDA build of torch to use it"
+        yield Check(name="gpu", status="note", found="a driver, but a CPU torch", remedy=remedy)
+    else:
+        yield Check(name="gpu", status="ok", found="none: trains on CPUs in float32")
+
+
+def _import(package: str) -> Check:
+    found, problem = _probe(_OTHER.format(package))
+    return _check(
+        package,
+        bool(found),
+        found.get("version", problem),
+        f"pip install --force-reinstall {package}",
+    )
+
+
+def _probe(code: str) -> tuple[dict[str, Any], str]:
+    """The JSON of the last line that code prints in a Python of its own, or what went wrong."""
+    command = [sys.executable, "-c", code]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=IMPORT_SECONDS)
+    except subprocess.TimeoutExpired:
+        return {}, f"import takes over {IMPORT_SECONDS} s"
+    if done.returncode == 0:
+        return json.loads(done.stdout.strip().splitlines()[-1]), ""
+    lines = done.stderr.strip().splitlines()
+    return {}, lines[-1][:200] if lines else f"import ends with code {done.returncode}"
+
+
+def _compiler(has_gpu: bool) -> Check:
+    compiler = next(filter(None, map(shutil.which, ("c++", "g++", "clang++"))), None)
+    remedy = "" if compiler or not has_gpu else "apt-get install g++ (Triton's kernels need it)"
+    found = compiler or ("none" if has_gpu else "none, and none is needed on CPUs")
+    return Check(name="compiler", status="note" if remedy else "ok", found=found, remedy=remedy)
+
+
+def _cpus() -> Check:
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    threads = os.environ.get("OMP_NUM_THREADS")
+    found = f"{usable} usable" + (f", OMP_NUM_THREADS={threads}" if threads else "")
+    return Check(name="cpus", status="ok", found=found)
+
+
+def _room(name: str, free: int, needed: int) -> Check:
+    remedy = f"free at least {needed / GIGABYTE:g} GB"
+    return _check(name, free >= needed, f"{free / GIGABYTE:.1f} GB free", remedy)
+
+
+def _shared_memory() -> Check:
+    shm = Path("/dev/shm")
+    if not shm.is_dir():
+        return Check(name="shared memory", status="note", found="no /dev/shm: Ray uses files")
+    free = shutil.disk_usage(shm).free
+    enough = free >= NEEDED_SHARED_MEMORY_BYTES
+    remedy = "" if enough else "Ray will use files, slower; in Docker give --shm-size=1g"
+    found = f"{free / GIGABYTE:.1f} GB free in {shm}"
+    return Check(
+        name="shared memory", status="ok" if enough else "note", found=found, remedy=remedy
+    )
+
+
+def _open_files() -> Check:
+    import resource  # not on Windows
+
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    good = soft == resource.RLIM_INFINITY or soft >= NEEDED_OPEN_FILES
+    return _check("open files", good, f"limit {soft}", f"ulimit -n {NEEDED_OPEN_FILES} or more")
+
+
+def _network() -> Check:
+    """Shards of a run meet over TCP, by an address of this host."""
+    try:
+        with socket.create_server(("127.0.0.1", 0)):
+            address = socket.gethostbyname(socket.gethostname())
+    except OSError as error:
+        remedy = f"give {socket.gethostname()} an address in /etc/hosts"
+        return Check(name="network", status="fail", found=str(error), remedy=remedy)
+    return Check(name="network", status="ok", found=f"{socket.gethostname()} is {address}")
+
+
+def _check(name: str, good: bool, found: str, remedy: str) -> Check:
+    status: Literal["ok", "fail"] = "ok" if good else "fail"
+    return Check(name=name, status=status, found=found, remedy="" if good else remedy)
