@@ -23,11 +23,20 @@ REFIT_SECONDS = 1.0
 
 @click.command()
 @click.argument("study")
-@click.option("--store", envvar="SPARSING_STORE", default="sparsing-store", show_default=True,
-              help="Folder of the result store.")
+@click.option(
+    "--store",
+    envvar="SPARSING_STORE",
+    default="sparsing-store",
+    show_default=True,
+    help="Folder of the result store.",
+)
 @click.option("--address", help="Ray cluster, for example `auto`; default: Ray in this process.")
-@click.option("--metrics-port", default=9464, show_default=True,
-              help="Prometheus endpoint on loopback; 0 chooses a free port.")
+@click.option(
+    "--metrics-port",
+    default=9464,
+    show_default=True,
+    help="Prometheus endpoint on loopback; 0 chooses a free port.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
 def run(study: str, store: str, address: str | None, metrics_port: int, as_json: bool) -> None:
     """Train, measure and fit STUDY (a YAML file or a preset); end with its report.
@@ -48,8 +57,9 @@ def run(study: str, store: str, address: str | None, metrics_port: int, as_json:
 
     report = write_report(study_store)
     if as_json:
-        click.echo(json.dumps({"study": study_store.study_id, "report": str(report),
-                               "failed": failed}))
+        click.echo(
+            json.dumps({"study": study_store.study_id, "report": str(report), "failed": failed})
+        )
     else:
         click.echo(f"report: {report}")
     if failed:
@@ -84,15 +94,17 @@ def conduct(store: StudyStore, address: str | None, metrics_port: int) -> dict[s
         The runs that failed, with the reason.
     """
     import ray
+    from study.status_commands import live_view
 
     from actors.cluster import check_room, connect
     from actors.data.prepare import prepare
-    from study.status_commands import live_view
 
     connect(address)
     try:
         check_room(store.study.resources)
-        data = prepare(store.study, Path(store.root) / "data", lambda line: click.echo(line, err=True))
+        data = prepare(
+            store.study, Path(store.root) / "data", lambda line: click.echo(line, err=True)
+        )
         conductor = Conductor(store, str(data.path), metrics_port)
         conductor.start()
         try:

@@ -67,7 +67,9 @@ class Controller:
     def _recall(self, run: Run) -> RunProgress:
         """A run's progress, from the store alone."""
         states = self.store.scan("runs", run=run.id).sort("written_at").collect()
-        measured = self.store.scan("sparsity", run=run.id).select("stage", "step").unique().collect()
+        measured = (
+            self.store.scan("sparsity", run=run.id).select("stage", "step").unique().collect()
+        )
         by_stage = {
             stage: set(measured.filter(pl.col("stage") == stage)["step"].to_list())
             for stage in ("live", "final")

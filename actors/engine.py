@@ -21,6 +21,7 @@ from deepspeed.utils import (
     safe_set_full_optimizer_state,
 )
 from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
 
 from actors.model import Transformer, parameter_groups
 from study.definition import Optimization, Study
@@ -82,8 +83,12 @@ def join_gang(rank: int, world_size: int, address: str, port: int, timeout_secon
 
     backend = "nccl" if torch.cuda.is_available() else "gloo"
     deepspeed.init_distributed(
-        backend, rank=rank, world_size=world_size, timeout=timedelta(seconds=timeout_seconds),
-        auto_mpi_discovery=False, verbose=False,
+        backend,
+        rank=rank,
+        world_size=world_size,
+        timeout=timedelta(seconds=timeout_seconds),
+        auto_mpi_discovery=False,
+        verbose=False,
     )
 
 
@@ -121,7 +126,10 @@ class Engine:
         self.micro_sequences, self.accumulation_steps = micro_batch(run, optimization, world_size)
         optimizer = torch.optim.AdamW(
             parameter_groups(model, optimization.weight_decay),
-            lr=0.0, betas=optimization.betas, eps=optimization.epsilon, fused=True,
+            lr=0.0,
+            betas=optimization.betas,
+            eps=optimization.epsilon,
+            fused=True,
         )
         self.deepspeed, *_ = deepspeed.initialize(
             model=model,
@@ -129,12 +137,16 @@ class Engine:
             config={
                 "train_micro_batch_size_per_gpu": self.micro_sequences,
                 "gradient_accumulation_steps": self.accumulation_steps,
-                "gradient_clipping": optimization.gradient_clip,
+                "gradient_clipping": 0 if self.zero_stage == 0 else optimization.gradient_clip,
                 "zero_optimization": {"stage": self.zero_stage},
                 "bf16": {"enabled": self.dtype == torch.bfloat16},
                 "steps_per_print": 2**31,
             },
         )
+        if self.zero_stage == 0:
+            # Here DeepSpeed clips too, but keeps the norm to itself.
+            optimizer.register_step_pre_hook(lambda *_: self._clip(optimization.gradient_clip))
+        self._grad_norm: Tensor | None = None
         self._groups = self.deepspeed.optimizer.param_groups
         self._reset_optimizer()
 
@@ -162,13 +174,16 @@ class Engine:
             self.deepspeed.backward(loss)
             self.deepspeed.step()
             total += loss.detach()
-        return total / self.accumulation_steps, float(self.deepspeed.get_global_grad_norm())
+        norm = self._grad_norm if self.zero_stage == 0 else self.deepspeed.get_global_grad_norm()
+        assert norm is not None
+        return total / self.accumulation_steps, float(norm)
 
     def state(self) -> Iterator[tuple[str, Tensor]]:
         """Named float32 tensors, whole: `weight/<name>`, `exp_avg/<name>`, `exp_avg_sq/<name>`.
 
         Collective: every shard must go through all of it, and may keep what it wants.
         """
+        self._link_adam_state()
         for name, parameter in self.model.named_parameters():
             yield f"weight/{name}", self._full(parameter, None)
             for moment in MOMENTS:
@@ -177,11 +192,15 @@ class Engine:
     def load_state(self, state: dict[str, Tensor], steps: int) -> None:
         """Take the state of a checkpoint after `steps` optimizer steps, at any world size."""
         self._prime()
+        self._link_adam_state()
         for name, parameter in self.model.named_parameters():
             self._set_full(parameter, state[f"weight/{name}"], None)
             for moment in MOMENTS:
                 self._set_full(parameter, state[f"{moment}/{name}"], moment)
         self._set_adam_steps(steps)
+
+    def _clip(self, max_norm: float) -> None:
+        self._grad_norm = clip_grad_norm_(self.model.parameters(), max_norm)
 
     def _full(self, parameter: Tensor, moment: str | None) -> Tensor:
         if self.zero_stage == 0:
@@ -214,6 +233,13 @@ class Engine:
         for _ in range(self.accumulation_steps):
             self.deepspeed.backward(0 * self.deepspeed(tokens[:, :-1], tokens[:, 1:]))
             self.deepspeed.step()
+
+    def _link_adam_state(self) -> None:
+        """DeepSpeed's stages 1 and 2 link parameters to Adam's state after the first parameter
+        group's first step, when the other groups have none yet; link them again."""
+        if hasattr(self.deepspeed.optimizer, "_hp_optimizer_states_linked"):
+            self.deepspeed.optimizer._hp_optimizer_states_linked = False
+            self.deepspeed.optimizer._lazy_init_hp_params_optimizer_state()
 
     def _reset_optimizer(self) -> None:
         """Undo the step that DeepSpeed's stage 3 makes while it allocates Adam's state."""

@@ -23,7 +23,8 @@ def mean_loss(
     """Mean cross entropy in nats per token over all sequences; collective where world_size > 1.
 
     Each shard takes every world_size-th sequence. All shards make the same number of forwards,
-    because ZeRO 3 gathers weights in each: one with none left repeats the first sequence, uncounted.
+    because ZeRO 3 gathers weights in each: one with none left repeats the
+    first sequence, uncounted.
 
     Args:
         loss_of: maps tokens and targets, int64 (batch, tokens) each, to their mean loss.

@@ -39,7 +39,9 @@ def worker_environment(threads: int) -> dict[str, Any]:
             "POLARS_MAX_THREADS": "1",
             "TORCHDYNAMO_DISABLE": "1",
             "TOKENIZERS_PARALLELISM": "false",
-            "DS_ACCELERATOR": os.environ.get("DS_ACCELERATOR", "cuda" if cluster_has_gpus() else "cpu"),
+            "DS_ACCELERATOR": os.environ.get(
+                "DS_ACCELERATOR", "cuda" if cluster_has_gpus() else "cpu"
+            ),
         }
     }
 

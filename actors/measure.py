@@ -182,7 +182,9 @@ def measure_at(probe: CheckpointProbe, cett: float) -> Measurement:
         domains[domain] = DomainActivity(
             tokens=len(tokens), frequency=frequency, dense_loss=dense_loss, sparse_loss=sparse_loss
         )
-    vocabulary = {int(i): (float(active_sum[i] / count[i]), int(count[i])) for i in count.nonzero()[0]}
+    vocabulary = {
+        int(i): (float(active_sum[i] / count[i]), int(count[i])) for i in count.nonzero()[0]
+    }
     return Measurement(cett=cett, thresholds=thresholds, domains=domains, vocabulary=vocabulary)
 
 

@@ -63,9 +63,7 @@ class Measurer:
         steps = complete_steps(self.store.path, run.id)
         searched = stabilizing_steps(run, steps, self.study.measurement.stabilizing_checkpoints)
         probes = {s: self._probe(run, s) for s in searched}
-        cett = search_cett(
-            probes.values(), self.study.measurement.p_percent, self._last_cett(run)
-        )
+        cett = search_cett(probes.values(), self.study.measurement.p_percent, self._last_cett(run))
         for step in steps:
             started = time.perf_counter()
             probe = probes.get(step) or self._probe(run, step)

@@ -116,9 +116,7 @@ class TrainingShard:
         self.study = self.store.study
         if not torch.cuda.is_available():
             torch.set_num_threads(self.study.resources.threads_per_shard)
-        join_gang(
-            self.rank, assignment.world_size, address, port, assignment.gang_timeout_seconds
-        )
+        join_gang(self.rank, assignment.world_size, address, port, assignment.gang_timeout_seconds)
         self.data = open_prepared(Path(assignment.data_path))
         self.order = TrainingOrder(self.data, self.run.seed)
         self.config = model_config(self.study, self.run, self.data.vocabulary_size)
