@@ -1,0 +1,50 @@
+"""Model comparison: AICc, BIC and rolling hold-out of every law on the same points."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from analysis.laws import PAPER_LAWS, Law, Span
+from analysis.points import Points
+from analysis.varpro import Problem, best_fit
+
+FIRST_PARTS = (0.5, 0.6, 0.7, 0.8, 0.9)
+"""Rolling hold-out: fit on this first part of the points, predict the next tenth."""
+UNDECIDED = 2.0
+"""Two laws within this many AICc are not told apart."""
+
+Criteria = dict[str, float | None]
+
+
+def criteria_of(points: Points) -> dict[str, Criteria]:
+    """{law: {aicc, bic, holdout_mae}}; None where there are too few points for a criterion."""
+    return {law.name: law_criteria(law, points) for law in PAPER_LAWS.values()}
+
+
+def law_criteria(law: Law, points: Points) -> Criteria:
+    """One law's criteria on these points, all from one batch of fits."""
+    n, k = len(points.tokens), 2 + len(law.coordinates)
+    parts = [part for part in FIRST_PARTS if int(part * n) > k and int(part * n) < n]
+    ends = np.array([n, *(int(part * n) for part in parts)])
+    fitted = np.arange(n) < ends[:, None]
+    span = Span(float(points.tokens[0]), float(points.tokens[-1]))
+    values = np.broadcast_to(points.values, fitted.shape)
+    found = best_fit(Problem(law, points.tokens, values, points.weights * fitted, span))
+    shape = law.shape(points.tokens, found.theta, span)
+    missed = np.abs(points.values - found.start[:, None] - found.change[:, None] * shape)
+    ahead = ~fitted & (np.arange(n) < (ends + max(1, n // 10))[:, None])
+    floor = (1e-9 * np.abs(points.values).max()) ** 2
+    log_mse = float(np.log(max(found.sse[0] / n, floor)))
+    spare = n - k - 2
+    return {
+        "aicc": n * log_mse + 2 * (k + 1) * (n / spare) if spare > 0 else None,
+        "bic": n * log_mse + (k + 1) * float(np.log(n)) if n > k else None,
+        "holdout_mae": float(missed[ahead].mean()) if ahead.any() else None,
+    }
+
+
+def undecided(criteria: dict[str, Criteria]) -> list[str]:
+    """The laws that the AICc does not tell apart from the best one, best first."""
+    known = {law: values["aicc"] for law, values in criteria.items() if values["aicc"] is not None}
+    best = min(known.values(), default=0.0)
+    return sorted((law for law in known if known[law] - best <= UNDECIDED), key=known.__getitem__)

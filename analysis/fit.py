@@ -1,0 +1,127 @@
+"""A fitted law: `Fit` holds the estimates, says what is identified, and predicts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from analysis.comparison import criteria_of
+from analysis.laws import PAPER_LAWS, Floats
+from analysis.points import BILLION, Points
+from analysis.prediction import Prediction, TokensTo, band, tokens_to
+from analysis.region import Region, confidence_region
+from analysis.robust import Loss
+from analysis.varpro import Problem, Solution
+from study.errors import DefinitionError
+
+Bounds = tuple[float | None, float | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """A law with estimated parameters on stated points; prints itself as a table.
+
+    Tokens are plain at this interface; the law's parameters speak of billions.
+    """
+
+    law: str
+    parameters: dict[str, float | None]
+    """None where the points say nothing about a parameter, as on a constant curve."""
+    intervals: dict[str, Bounds]
+    """At `level`; None = open on that side."""
+    identified: dict[str, bool]
+    """Whether the interval is closed on both sides."""
+    dropped: int
+    """Early points that were not fitted."""
+    mse: float
+    """Weighted mean squared error over the points fitted."""
+    n: int
+    """Points fitted."""
+    level: float
+    loss: Loss
+    warnings: tuple[str, ...]
+    fit_seconds: float
+    points: Points = field(repr=False)
+    """The points fitted."""
+    settings: dict[str, Any] = field(repr=False)
+    """What is needed to repeat the fit."""
+    problem: Problem = field(repr=False)
+    solution: Solution = field(repr=False)
+    _regions: dict[float, Region | None] = field(default_factory=dict, repr=False)
+
+    @property
+    def limit(self) -> float | None:
+        """Activation ratio at infinite data; None where it is not identified."""
+        name = PAPER_LAWS[self.law].limit_parameter
+        return self.parameters[name] if name and self.identified[name] else None
+
+    @cached_property
+    def criteria(self) -> dict[str, dict[str, float | None]]:
+        """AICc, BIC and hold-out error of this law and all its rivals, on the same points."""
+        return criteria_of(self.points)
+
+    def predict(self, tokens: float, *, measurement: bool = True) -> Prediction:
+        """The ratio at `tokens`, with the interval of a new measurement, or of the law itself."""
+        value, low, high = self.predict_many([tokens], measurement=measurement)
+        known = np.isfinite(low[0]) and np.isfinite(high[0])
+        bounds = (float(low[0]), float(high[0])) if known else (None, None)
+        return Prediction(float(value[0]), *bounds)
+
+    def predict_many(
+        self, tokens: ArrayLike, *, measurement: bool = True, level: float | None = None
+    ) -> tuple[Floats, Floats, Floats]:
+        """Values, lows and highs at `tokens` (q,); bounds are infinite where unknown."""
+        at = np.asarray(tokens, dtype=float) / BILLION
+        if not (np.isfinite(at) & (at > 0)).all():
+            raise DefinitionError("predictions need token counts above 0")
+        shape = self.problem.law.shape(at, self.solution.theta[0], self.problem.span)
+        value = self.solution.start[0] + self.solution.change[0] * shape
+        region = self.region(level or self.level)
+        if region is None:
+            return value, np.full(len(at), -np.inf), np.full(len(at), np.inf)
+        return value, *band(region, at, measurement=measurement)
+
+    def tokens_to(self, ratio: float) -> TokensTo:
+        """Tokens at which the law reaches `ratio`: `reached`, `never` or `cannot say`."""
+        if not 0 <= ratio <= 1:
+            raise DefinitionError(f"a ratio lies between 0 and 1, got {ratio:g}")
+        region = self.region(self.level)
+        if region is None or not region.trend:
+            reason = "too few points" if region is None else "the points show no trend"
+            return TokensTo(ratio, "cannot say", None, None, None, reason)
+        parameters = {k: v for k, v in self.parameters.items() if v is not None}
+        return tokens_to(region, ratio, PAPER_LAWS[self.law].tokens_at(ratio, **parameters))
+
+    def region(self, level: float) -> Region | None:
+        """The confidence region; None where points are too few for one."""
+        if level not in self._regions:
+            count = 2 + len(self.problem.law.coordinates)
+            self._regions[level] = confidence_region(self.problem, self.solution, count, level)
+        return self._regions[level]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The document that `sparsing fit --json` prints."""
+        return {
+            "law": self.law,
+            "parameters": self.parameters,
+            "intervals": {name: list(bounds) for name, bounds in self.intervals.items()},
+            "identified": self.identified,
+            "limit": self.limit,
+            "dropped": self.dropped,
+            "mse": self.mse,
+            "n": self.n,
+            "criteria": self.criteria,
+            "warnings": list(self.warnings),
+            "level": self.level,
+            "loss": self.loss,
+            "fit_seconds": self.fit_seconds,
+        }
+
+    def __str__(self) -> str:
+        from analysis.tables import fit_table
+
+        return fit_table(self)

@@ -1,0 +1,178 @@
+"""Fit a law to a curve, with nothing to steer: `fit_curve` gives a `Fit`.
+
+The law is chosen, the warm-up dropped, the parameters estimated and their profile-likelihood
+intervals found without start values; what the points do not identify is said, not guessed.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from analysis.dropping import choose_dropped
+from analysis.fit import Bounds, Fit
+from analysis.laws import PAPER_LAWS, Floats, Law, Span
+from analysis.points import BILLION, Points, read_points
+from analysis.region import Region, confidence_region
+from analysis.robust import LOSSES, Loss, robust_weights
+from analysis.varpro import Problem, Solution, best_fit
+from study.errors import DefinitionError
+
+DIVERGED_SHAPE = 100.0
+"""A limit further away than this many times the change measured is no limit."""
+
+__all__ = ["Fit", "fit_curve"]
+
+
+def fit_curve(
+    tokens: ArrayLike,
+    activation_ratio: ArrayLike,
+    *,
+    law: str = "auto",
+    drop: int | None = None,
+    warmup_tokens: float | None = None,
+    weights: ArrayLike | None = None,
+    loss: Loss = "least_squares",
+    level: float = 0.95,
+) -> Fit:
+    """Fit a law to a curve of activation ratios against plain training tokens.
+
+    `law`: `relu`, `silu`, or `auto`, which takes the form that fits better. Early points: `drop`
+    of them, or those at `warmup_tokens` and before; with neither, as many as the BIC asks for.
+    `weights`: inverse variances of the measurements. Raises DefinitionError for input that no
+    law can be fitted to; where it can, but says too little, the answer is marked not identified.
+    """
+    began = time.perf_counter()
+    _check(law, loss, level)
+    points = read_points(tokens, activation_ratio, weights)
+    candidates = list(PAPER_LAWS.values()) if law == "auto" else [PAPER_LAWS[law]]
+    if warmup_tokens is not None:
+        drop = (drop or 0) + int((points.tokens <= warmup_tokens / BILLION).sum())
+    chosen, dropped = choose_dropped(points, candidates, drop)
+    rest = points.after(dropped)
+    problem, solution = _estimate(chosen, rest, loss)
+    region = confidence_region(problem, solution, 2 + len(chosen.coordinates), level)
+    said = [f"law '{chosen.name}' chosen by fit"] if law == "auto" else []
+    if drop is None and dropped:
+        said.append(f"{dropped} early points dropped: without them the BIC is lower by over 6")
+    return _describe(
+        problem,
+        solution,
+        region,
+        points=rest,
+        dropped=dropped,
+        loss=loss,
+        level=level,
+        said=said,
+        settings=_settings(chosen, drop, warmup_tokens),
+        began=began,
+    )
+
+
+def _check(law: str, loss: str, level: float) -> None:
+    if law != "auto" and law not in PAPER_LAWS:
+        raise DefinitionError(f"no law '{law}'; laws: auto, {', '.join(PAPER_LAWS)}")
+    if loss not in LOSSES:
+        raise DefinitionError(f"no loss '{loss}'; losses: {', '.join(LOSSES)}")
+    if not 0 < level < 1:
+        raise DefinitionError(f"level lies between 0 and 1, got {level:g}; 0.95 is usual")
+
+
+def _estimate(law: Law, points: Points, loss: Loss) -> tuple[Problem, Solution]:
+    """The optimum; with a robust loss, of the reweighted problem."""
+    span = Span(float(points.tokens[0]), float(points.tokens[-1]))
+    problem = Problem(law, points.tokens, points.values, points.weights, span)
+    solution = best_fit(problem)
+    if loss != "least_squares":
+        problem, solution = robust_weights(problem, solution, loss)
+    return problem, solution
+
+
+def _settings(law: Law, drop: int | None, warmup_tokens: float | None) -> dict[str, Any]:
+    """What is needed to repeat a fit, besides its points, loss and level."""
+    return {
+        "optimizer": "variable projection: grid, then Levenberg-Marquardt",
+        "start_rule": "grid over the bounds",
+        "bounds": {c.name: [c.low, c.high] for c in law.coordinates},
+        "drop": drop,
+        "warmup_tokens": warmup_tokens,
+        "seed": None,
+    }
+
+
+def _describe(
+    problem: Problem,
+    solution: Solution,
+    region: Region | None,
+    *,
+    points: Points,
+    dropped: int,
+    loss: Loss,
+    level: float,
+    said: list[str],
+    settings: dict[str, Any],
+    began: float,
+) -> Fit:
+    law, n = problem.law, len(points.tokens)
+    estimates = law.parameters(solution.theta, solution.start, solution.change, problem.span)
+    flat = float(solution.change[0]) == 0.0
+    intervals = {name: interval(region, name) for name in law.parameter_names}
+    identified = {name: None not in bounds for name, bounds in intervals.items()}
+    return Fit(
+        law=law.name,
+        parameters={
+            name: _number(estimates[name][0], flat and name != law.limit_parameter)
+            for name in law.parameter_names
+        },
+        intervals=intervals,
+        identified=identified,
+        dropped=dropped,
+        mse=float(solution.sse[0] / problem.weights.sum()),
+        n=n,
+        level=level,
+        loss=loss,
+        warnings=(*points.warnings, *said, *_warnings(problem, region, flat, identified)),
+        fit_seconds=time.perf_counter() - began,
+        points=points,
+        settings=settings | {"loss": loss, "level": level},
+        problem=problem,
+        solution=solution,
+        _regions={level: region},
+    )
+
+
+def _number(value: float, unknown: bool) -> float | None:
+    return float(value) if np.isfinite(value) and not unknown else None
+
+
+def interval(region: Region | None, name: str) -> Bounds:
+    """A parameter's interval; None = open: unbounded, or it ends only where the search does."""
+    if region is None or not region.trend:
+        return None, None
+    law, span = region.problem.law, region.problem.span
+
+    def quantity(theta: Floats, start: Floats, change: Floats) -> Floats:
+        return law.parameters(theta, start, change, span)[name]
+
+    low, high = region.extremes(quantity)
+    low_inside, high_inside = region.extremes(quantity, inside=True)
+    if name == law.limit_parameter:
+        steady = law.shape_limit(region.theta, span).max() < DIVERGED_SHAPE
+        return (low if steady and low > 0 else None), (high if steady and high < 1 else None)
+    return (low if low == low_inside else None), (high if high == high_inside else None)
+
+
+def _warnings(
+    problem: Problem, region: Region | None, flat: bool, identified: dict[str, bool]
+) -> list[str]:
+    law, n = problem.law, int((problem.weights > 0).sum())
+    if region is None:
+        return [f"not identified: {n} points for {len(identified)} parameters and their intervals"]
+    if flat or not region.trend:
+        wanted = {-1: "fall", 0: "change", 1: "rise"}[law.direction]
+        return [f"not identified: the points do not {wanted} beyond their noise"]
+    missing = [name for name, known in identified.items() if not known]
+    return [f"not identified: {', '.join(missing)}"] if missing else []

@@ -1,0 +1,89 @@
+"""Points of a curve: checked, sorted, in billions of tokens; what was done to them is said."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from analysis.laws import Floats
+from study.errors import DefinitionError
+
+BILLION = 1e9
+
+
+@dataclass(frozen=True)
+class Points:
+    """Points by rising tokens (billions): tokens, values, weights of mean 1, each (n,)."""
+
+    tokens: Floats
+    values: Floats
+    weights: Floats
+    warnings: tuple[str, ...] = ()
+
+    def after(self, dropped: int) -> Points:
+        """Without the first `dropped` points."""
+        return Points(
+            self.tokens[dropped:],
+            self.values[dropped:],
+            normalized(self.weights[dropped:]),
+            self.warnings,
+        )
+
+
+def normalized(weights: Floats) -> Floats:
+    """Weights scaled to a mean of 1, as far as there are any."""
+    return weights / weights.mean() if len(weights) else weights
+
+
+def read_points(
+    tokens: ArrayLike, values: ArrayLike, weights: ArrayLike | None = None, *, ratio: bool = True
+) -> Points:
+    """Check and sort the points of a curve; `tokens` in plain tokens.
+
+    Points that are not numbers, or at 0 tokens, are left out with a warning. Raises
+    DefinitionError where lengths differ, fewer than two different token counts remain, tokens or
+    weights are negative, or a value is no ratio although `ratio` says so.
+    """
+    x, y = _column("tokens", tokens), _column("activation_ratio", values)
+    w = np.ones_like(x) if weights is None else _column("weights", weights)
+    if not len(x) == len(y) == len(w):
+        raise DefinitionError(
+            f"a curve needs as many ratios and weights as token counts: got {len(x)} token counts, "
+            f"{len(y)} ratios, {len(w)} weights"
+        )
+    if (x < 0).any() or (w < 0).any():
+        raise DefinitionError("token counts and weights must not be negative")
+    warnings = []
+    number = np.isfinite(x) & np.isfinite(y) & np.isfinite(w)
+    if not number.all():
+        warnings.append(f"{(~number).sum()} points without a number were left out")
+    at_zero = number & (x == 0)
+    if at_zero.any():
+        warnings.append(
+            f"{at_zero.sum()} points at 0 tokens were left out: the laws start after it"
+        )
+    kept = number & (x > 0) & (w > 0)
+    x, y, w = x[kept], y[kept], w[kept]
+    if len(np.unique(x)) < 2:
+        raise DefinitionError(
+            f"a fit needs points at two token counts or more; usable points: {len(x)}"
+        )
+    if ratio and (y.min() < 0 or y.max() > 1):
+        raise DefinitionError(
+            f"activation ratios lie between 0 and 1, but this curve goes from {y.min():g} to "
+            f"{y.max():g}; divide percentages by 100"
+        )
+    order = np.argsort(x, kind="stable")
+    return Points(x[order] / BILLION, y[order], normalized(w[order]), tuple(warnings))
+
+
+def _column(name: str, values: ArrayLike) -> Floats:
+    try:
+        column = np.asarray(values, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise DefinitionError(f"{name} must be numbers: {error}") from error
+    if column.ndim != 1:
+        raise DefinitionError(f"{name} must be one list of numbers, got shape {column.shape}")
+    return column

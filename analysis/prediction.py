@@ -1,0 +1,91 @@
+"""Predictions from a confidence region: bands, and the tokens at which a ratio is reached."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from analysis.laws import Floats
+from analysis.points import BILLION
+from analysis.region import Region
+
+HORIZON = 1e6
+"""Tokens to a ratio are sought up to this many times the last point; beyond it is `never`."""
+
+
+class Prediction(NamedTuple):
+    """A ratio with its interval; None = the interval is open on that side."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class TokensTo:
+    """Tokens at which a curve reaches a ratio, in plain tokens."""
+
+    ratio: float
+    verdict: Literal["reached", "never", "cannot say"]
+    """`reached`: every law in the confidence region reaches it. `never`: none does.
+    `cannot say`: some do."""
+    tokens: float | None
+    """By the best fit; None where that never reaches it."""
+    low: float | None
+    high: float | None
+    reason: str
+
+    def as_dict(self) -> dict[str, object]:
+        """For JSON."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+
+def band(region: Region, tokens: Floats, *, measurement: bool) -> tuple[Floats, Floats]:
+    """Lowest and highest A at tokens (q,) in billions over the region; inf where unbounded.
+
+    With `measurement`, where a new measurement of average weight would fall; else the law itself.
+    """
+    problem, law = region.problem, region.problem.law
+    theta, centre = region.theta, region.centre
+    weights, total = problem.weights, problem.weights.sum()
+    shape = law.shape(problem.tokens, theta, problem.span)
+    mean = shape @ weights / total
+    spread = np.maximum(((shape - mean[:, None]) ** 2) @ weights, 1e-300)[:, None]
+    at = law.shape(tokens, theta, problem.span)
+    value = centre.start[:, None] + centre.change[:, None] * at
+    variance = 1 / total + (at - mean[:, None]) ** 2 / spread
+    slack = np.sqrt(np.maximum(region.limit_sse - centre.sse, 0.0))[:, None]
+    reach = slack * np.sqrt(variance + measurement)
+    low, high = (value - reach).min(0), (value + reach).max(0)
+    return (np.maximum(low, 0.0), high) if law.limit_not_negative else (low, high)
+
+
+def tokens_to(region: Region, ratio: float, best: float) -> TokensTo:
+    """When the law, not a noisy measurement of it, reaches `ratio`; `best` by the optimum or nan.
+
+    The interval holds every token count at which some law of the region equals the ratio.
+    """
+    first, last = region.problem.span.first, region.problem.span.last
+    grid = np.geomspace(first * 1e-3, last * HORIZON, 1500)
+    low_band, high_band = band(region, grid, measurement=False)
+    falling = float(region.best.change[0]) < 0
+    some = low_band <= ratio if falling else high_band >= ratio
+    every = high_band <= ratio if falling else low_band >= ratio
+    low, high = _first(some, grid), _first(every, grid)
+    number = float(best * BILLION) if np.isfinite(best) else None
+    if low is None:
+        reason = f"no law within the interval reaches it in {HORIZON:g} times the tokens measured"
+        return TokensTo(ratio, "never", None, None, None, reason)
+    if high is None or number is None:
+        reason = "some laws within the interval reach it, others never do"
+        return TokensTo(ratio, "cannot say", number, low, high, reason)
+    reason = "every law within the interval reaches it"
+    return TokensTo(ratio, "reached", number, low, high, reason)
+
+
+def _first(reached: Floats, grid: Floats) -> float | None:
+    """Plain tokens of the first grid point where `reached` is true."""
+    index = np.flatnonzero(reached)
+    return float(grid[index[0]] * BILLION) if len(index) else None
