@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from analysis.laws import Floats, Law, Span
+from analysis.laws import Floats, Integers, Law, Span
 from analysis.points import Points
 from analysis.varpro import Problem, best_fit
 
@@ -45,7 +45,7 @@ def most_dropped(points: int, law: Law) -> int:
     return max(0, min(int(points * MOST_DROPPED), spare))
 
 
-def bic_by_dropped(points: Points, law: Law, counts: Floats) -> Floats:
+def bic_by_dropped(points: Points, law: Law, counts: Integers) -> Floats:
     """BIC for each count of dropped points: (counts,)."""
     n = len(points.tokens)
     kept = np.arange(n) >= counts[:, None]

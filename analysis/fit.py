@@ -54,9 +54,14 @@ class Fit:
     _regions: dict[float, Region | None] = field(default_factory=dict, repr=False)
 
     @property
+    def limit_parameter(self) -> str | None:
+        """Name of the parameter that is the limit at infinite data, if the law has one."""
+        return self.problem.law.limit_parameter
+
+    @property
     def limit(self) -> float | None:
         """Activation ratio at infinite data; None where it is not identified."""
-        name = PAPER_LAWS[self.law].limit_parameter
+        name = self.limit_parameter
         return self.parameters[name] if name and self.identified[name] else None
 
     @cached_property

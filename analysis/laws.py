@@ -20,6 +20,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq
 
 Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+Integers = NDArray[np.int64]
 Parameters = dict[str, Any]
 
 ALPHA_GRID = np.concatenate([[1e-3], np.geomspace(0.02, 10.0, 27)])

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from analysis.laws import Floats
+from analysis.laws import Bools, Floats
 from analysis.points import BILLION
 from analysis.region import Region
 
@@ -85,7 +85,7 @@ def tokens_to(region: Region, ratio: float, best: float) -> TokensTo:
     return TokensTo(ratio, "reached", number, low, high, reason)
 
 
-def _first(reached: Floats, grid: Floats) -> float | None:
+def _first(reached: Bools, grid: Floats) -> float | None:
     """Plain tokens of the first grid point where `reached` is true."""
     index = np.flatnonzero(reached)
     return float(grid[index[0]] * BILLION) if len(index) else None

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.special import stdtrit
 
-from analysis.laws import Floats
+from analysis.laws import Bools, Floats
 from analysis.varpro import Problem, Solution, grid_sse, jacobian, refine, solve
 
 ROWS, COLUMNS = 33, 17
@@ -56,11 +56,11 @@ class Region:
         return float(np.nanmin(values)), float(np.nanmax(values))
 
     @property
-    def at_bound(self) -> Floats:
+    def at_bound(self) -> Bools:
         """Which points lie at a bound of a coordinate's range: (m,)."""
         coordinates = self.problem.law.coordinates
         low, high = np.array([c.low for c in coordinates]), np.array([c.high for c in coordinates])
-        return ((self.theta <= low) | (self.theta >= high)).any(-1)
+        return np.any((self.theta <= low) | (self.theta >= high), axis=-1)
 
     def _candidates(self, quantity: Quantity) -> Floats:
         """The quantity at all points where an ellipse may have its extreme: (candidates, m)."""
@@ -82,7 +82,7 @@ class Region:
             found += self._at_limit_zero(quantity, shape)
         return np.stack(found)
 
-    def _allowed(self, start: Floats, change: Floats) -> Floats:
+    def _allowed(self, start: Floats, change: Floats) -> Bools:
         """Whether the law's constraints hold at these solutions."""
         law, problem = self.problem.law, self.problem
         allowed = change * law.direction >= 0 if law.direction else np.ones(len(start), bool)

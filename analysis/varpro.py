@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from analysis.laws import Floats, Law, Span
+from analysis.laws import Floats, Integers, Law, Span
 
 DIFFERENCE_STEP = 1e-6
 MAX_ITERATIONS = 60
@@ -33,7 +33,7 @@ class Problem:
     weights: Floats
     span: Span
 
-    def take(self, rows: Floats | slice) -> Problem:
+    def take(self, rows: Integers | slice) -> Problem:
         """The problems at `rows` of the batch."""
         weights = self.weights[rows] if self.weights.ndim > 1 else self.weights
         values = self.values[rows] if self.values.ndim > 1 else self.values

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from analysis.refit import newest_fits, read_curves, refit
+from study.definition import Study
+from study.plan import Run, plan_runs
+from study.store import StudyStore
+
+TOKENS = 1_048_576
+
+
+@pytest.fixture
+def store(tmp_path) -> StudyStore:
+    study = Study.model_validate(
+        {
+            "name": "tiny",
+            "axes": {
+                "activation": ["relu", "silu"],
+                "scale": [{"d_h": 32, "layers": 2, "heads": 2}],
+            },
+            "tokens": TOKENS,
+            "data": {"domains": {"code": {"kind": "python-stdlib"}}, "sequence_tokens": 64},
+            "optimization": {"batch_tokens": 1024, "warmup_tokens": 65536},
+        }
+    )
+    return StudyStore.create(tmp_path, study)
+
+
+def ratio(run: Run, tokens: float) -> float:
+    share = (tokens / TOKENS) ** -0.5
+    noise = 1e-4 * np.sin(tokens)
+    return float(0.1 + 0.02 * share + noise if run.activation == "relu" else 0.5 - 0.05 * share)
+
+
+def measure(store: StudyStore, run: Run, steps: list[int], stage: str = "live", **more) -> None:
+    with store.writer("sparsity", run=run.id, attempt=1, stream=f"{stage}") as writer:
+        for step in steps:
+            tokens = step * run.batch_tokens
+            whole = {
+                "step": step,
+                "tokens": tokens,
+                "stage": stage,
+                "metric": "cett_ppl",
+                "p_percent": 1.0,
+                "cett": 0.2,
+                "domain": None,
+                "layer": None,
+                "activation_ratio": ratio(run, tokens),
+                "threshold": None,
+                "dense_loss": 2.0,
+                "sparse_loss": 2.01,
+                "ppl_rise_percent": 1.0,
+                "measured_tokens": 1000,
+                "measure_seconds": 0.1,
+            }
+            layer = {"layer": 0, "threshold": 0.1, "activation_ratio": 0.9}
+            nothing = {"dense_loss": None, "sparse_loss": None, "ppl_rise_percent": None}
+            rows = [whole | more, whole | {"domain": "code"}, whole | layer | nothing]
+            writer.append(writer.next_seq, rows)
+
+
+def test_refit_only_what_changed(store) -> None:
+    relu, silu = plan_runs(store.study)
+    assert refit(store, code_version="test") == 0
+    measure(store, relu, list(range(52, 800, 52)))
+    assert refit(store, code_version="test") == 1
+    assert refit(store, code_version="test") == 0
+    measure(store, silu, list(range(52, 500, 52)))
+    assert refit(store, code_version="test") == 1
+    measure(store, relu, list(range(800, 1025, 52)))
+    assert refit(store, code_version="test") == 1
+    rows = store.scan("fits").collect()
+    assert rows["run"].to_list().count(relu.id) == 2
+    newest = newest_fits(store)
+    assert newest["run"].to_list() == [relu.id, silu.id]
+    assert newest["law"].to_list() == ["relu", "silu"]
+
+
+def test_warmup_is_not_fitted_and_the_row_repeats_the_fit(store) -> None:
+    relu, _ = plan_runs(store.study)
+    measure(store, relu, list(range(32, 1025, 32)))
+    refit(store, code_version="test")
+    (row,) = newest_fits(store).to_dicts()
+    assert row["dropped"] == 2
+    assert min(row["rows_tokens"]) > 65536
+    assert row["points"] == len(row["rows_tokens"]) == 30
+    assert row["rows_activation_ratio"] == [ratio(relu, t) for t in row["rows_tokens"]]
+    assert set(json.loads(row["parameters"])) == {"alpha", "b", "c", "A0"}
+    settings = json.loads(row["settings"])
+    assert settings["code_version"] == "test"
+    assert settings["loss"] == "least_squares"
+
+
+def test_final_stage_once_it_is_complete(store) -> None:
+    relu, _ = plan_runs(store.study)
+    steps = list(range(104, 1025, 104))
+    measure(store, relu, steps)
+    measure(store, relu, steps[:-1], "final")
+    assert read_curves(store)[relu.id].stage == "live"
+    refit(store, code_version="test")
+    measure(store, relu, steps[-1:], "final")
+    assert read_curves(store)[relu.id].stage == "final"
+    assert refit(store, code_version="test") == 1
+    assert newest_fits(store)["stage"].to_list() == ["final"]
+
+
+def test_one_or_no_point_is_no_curve_yet(store) -> None:
+    relu, _ = plan_runs(store.study)
+    measure(store, relu, [32])  # inside the warm-up
+    assert refit(store, code_version="test") == 0
+    measure(store, relu, [512], activation_ratio=float("nan"))
+    measure(store, relu, [513])
+    assert refit(store, code_version="test") == 0
+    measure(store, relu, [514])
+    assert refit(store, code_version="test") == 1
+    (row,) = newest_fits(store).to_dicts()
+    assert row["limit_activation_ratio"] is None
+    assert not any(json.loads(row["identified"]).values())
