@@ -123,11 +123,13 @@ def _fractions(study: Study) -> Iterator[Problem]:
 def _same_runs(study: Study) -> Iterator[Problem]:
     """Two points that are the same run: the store could not tell them apart."""
     seen: dict[str, Point] = {}
+    told: set[Path] = set()
     for point in points(study):
         if _shape(point) is None:
             continue
         first = seen.setdefault(point.run_id(), point)
-        if first is not point:
+        if first is not point and (*point.place, *first.place) not in told:
+            told.add((*point.place, *first.place))
             message = f"gives run {point.run_id()} again, which {path_text(first.place)} gives"
             yield Problem(point.place, message, (first.place, ("axes",)))
 

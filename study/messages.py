@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -35,6 +36,8 @@ def number_text(value: float) -> str:
     """A number in few characters; integers of any length, which `str` may refuse, by their size."""
     if isinstance(value, int) and abs(value) >= 10**MAX_VALUE_CHARACTERS:
         return f"a number over 1e{MAX_VALUE_CHARACTERS}"
+    if math.isinf(value):
+        return "infinite, or over 1e308"
     return str(value)
 
 
@@ -48,7 +51,7 @@ def did_you_mean(word: Any, choices: Iterable[str]) -> str:
     by_case = {choice.lower(): choice for choice in choices}
     short = word.lower()[:100]
     nearest = difflib.get_close_matches(short, by_case, n=1, cutoff=0.6) or [
-        choice for choice in by_case if len(short) > 1 and _abbreviates(short, choice)
+        choice for choice in by_case if len(short) > 3 and _abbreviates(short, choice)
     ]
     return f"; did you mean '{by_case[nearest[0]]}'?" if nearest else ""
 

@@ -121,6 +121,7 @@ def cost_row(cost: Cost) -> dict[str, Any]:
     """A run and its costs as one flat row."""
     row = asdict(cost)
     run = row.pop("run")
+    run["checkpoint_steps"] = list(cost.run.checkpoint_steps)
     derived = {"batch_tokens": cost.run.batch_tokens, "tokens": cost.run.tokens}
     return {**run, **derived, **row}
 

@@ -20,11 +20,13 @@ from study.schedule import Path
 from study.wording import Wrong, wrong_values
 from study.yaml_tree import Node, YamlProblem
 
-STAND_INS: dict[str, Any] = {
-    "name": "x",
-    "axes": {"scale": ["0.1B"]},
-    "tokens": 10**10,
-    "data": {"domains": {"x": {"kind": "python-stdlib"}}},
+_DOMAINS = {"x": {"kind": "python-stdlib"}}
+STAND_INS: dict[Path, Any] = {
+    ("name",): "x",
+    ("axes",): {"scale": ["0.1B"]},
+    ("tokens",): 10**10,
+    ("data",): {"domains": _DOMAINS},
+    ("data", "domains"): _DOMAINS,
 }
 """In place of needed keys that are missing, for the rest to be checked."""
 
@@ -70,14 +72,16 @@ class Reading:
             place = node.key_place if wrong.at_key else node.place
             words = path_text(wrong.path) + ("" if wrong.missing else _equals(node.value))
             self._note(*place, f"{words}: {wrong.message}" if words else wrong.message)
-        self._broken.update((wrong.path, *wrong.suspects) if wrong.path else wrong.suspects)
-        if wrong.parent is not None:
+        concerned = [path for path in (wrong.path, *wrong.suspects) if path]
+        missing = concerned if wrong.missing else []
+        self._broken.update(concerned)
+        if stand_in := next((path for path in missing if path in STAND_INS), None):
+            for path in missing:
+                wrong.node.value.pop(path[-1], None)
+            wrong.node.value[str(stand_in[-1])] = _stand_in(STAND_INS[stand_in])
+        elif wrong.parent is not None:
             wrong.parent.remove(wrong.node)
-            return
-        keys = [path[0] for path in wrong.suspects or (wrong.path,)]
-        for key in keys:
-            self.tree.value.pop(key, None)
-        self.tree.value[keys[0]] = _stand_in(STAND_INS[str(keys[0])])
+            self._broken.add(wrong.node.path)
 
     def _check(self, problem: Problem, study: Study) -> None:
         """Report what does not fit together, unless it rests on a value that was wrong."""

@@ -6,6 +6,7 @@ Schema says about it.
 
 from __future__ import annotations
 
+import math
 import re
 from decimal import Decimal
 from typing import Annotated, Any, Literal
@@ -21,7 +22,7 @@ MAX_COUNT = 10**18
 
 def parse_count(value: Any) -> Any:
     """An integer from `27M`, `1.5B`, `8e11`, `1_000` or a whole float; others pass unchanged."""
-    number: float | Decimal | None = value if isinstance(value, float) else None
+    number = Decimal(value) if isinstance(value, float) and math.isfinite(value) else None
     if isinstance(value, str) and (match := COUNT_PATTERN.match(value.replace("_", ""))):
         number = Decimal(match[1]) * COUNT_UNITS[match[2]]
     if number is not None and abs(number) <= MAX_COUNT and number == int(number):
