@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from analysis.laws import PAPER_LAWS
 
@@ -20,6 +21,16 @@ def bounds_text(bounds: Bounds) -> str:
     return "[" + ", ".join("open" if b is None else f"{b:.5g}" for b in bounds) + "]"
 
 
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Rows as lines, their cells in columns; the last column is as wide as it is."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
+    lines = []
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
+        lines.append("  ".join([*cells, row[-1]]).rstrip())
+    return "\n".join(lines)
+
+
 def fit_table(fit: Fit) -> str:
     """The parameters with intervals and what they mean, then the warnings."""
     law = PAPER_LAWS[fit.law]
@@ -30,9 +41,15 @@ def fit_table(fit: Fit) -> str:
         known = fit.identified[name]
         value = number(fit.parameters[name]) if known else "not identified"
         rows.append((name, value, bounds_text(fit.intervals[name]), meaning))
-    widths = [max(len(row[i]) for row in rows) for i in range(3)]
-    lines = [
-        "  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[3]])
-        for row in rows
-    ]
-    return "\n".join([head, counts, *lines, *(f"note: {w}" for w in fit.warnings)])
+    return "\n".join([head, counts, aligned(rows), *(f"note: {w}" for w in fit.warnings)])
+
+
+def holdout_line(held: dict[str, Any], level: float) -> str:
+    """How a fit of the first part of a curve predicts the rest."""
+    if not held["holdout_n"]:
+        return "hold-out: no points left to predict"
+    return (
+        f"hold-out: {held['holdout_n']} later points, mean absolute error "
+        f"{held['holdout_mae']:.3g}, {held['interval_coverage']:.0%} of them inside the "
+        f"{level:.0%} prediction intervals"
+    )

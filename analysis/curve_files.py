@@ -1,0 +1,152 @@
+"""Curves from anyone's files: CSV, JSON and Parquet, columns by name or guessed and said."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+
+from analysis.laws import Floats
+from study.errors import DefinitionError, NotFoundError
+from study.values import COUNT_UNITS
+
+TOKEN_NAMES = ("tokens", "token_passed", "training_tokens", "tokens_seen", "token", "d")
+RATIO_NAMES = ("activation_ratio", "activation", "act_ratio", "ratio", "a")
+SPARSITY_NAMES = ("sparsity_ratio", "sparsity")
+SUFFIXES = ".csv, .tsv, .json, .jsonl, .parquet, .arrow"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurveFile:
+    """A curve as read: plain tokens, ratios, weights if asked for, and what was guessed."""
+
+    name: str
+    tokens: Floats
+    activation_ratio: Floats
+    weights: Floats | None
+    notes: tuple[str, ...]
+
+
+def read_curve(
+    path: str,
+    *,
+    tokens_column: str | None = None,
+    ratio_column: str | None = None,
+    error_column: str | None = None,
+    unit: str = "1",
+) -> CurveFile:
+    """Read a curve; `unit` is that of the token counts in the file (1, K, M, B, T).
+
+    `error_column` holds standard errors of the ratios; weights are their inverse squares. Raises
+    NotFoundError where there is no such file, DefinitionError where it holds no curve.
+    """
+    frame = _read_frame(Path(path))
+    numeric = [name for name, dtype in frame.schema.items() if dtype.is_numeric()]
+    x, x_guessed = _choose(path, frame, numeric, tokens_column, TOKEN_NAMES, skip=error_column)
+    names = RATIO_NAMES + SPARSITY_NAMES
+    y, y_guessed = _choose(path, frame, numeric, ratio_column, names, skip=error_column, after=x)
+    notes = [f"tokens read from column '{x}'"] * x_guessed
+    notes += [f"activation ratio read from column '{y}'"] * y_guessed
+    ratio = frame[y].cast(pl.Float64).to_numpy()
+    if ratio_column is None and y.lower() in SPARSITY_NAMES:
+        ratio = 1 - ratio
+        notes.append(f"activation ratio is 1 - '{y}'")
+    return CurveFile(
+        name=path,
+        tokens=frame[x].cast(pl.Float64).to_numpy() * COUNT_UNITS[unit if unit != "1" else ""],
+        activation_ratio=ratio,
+        weights=_weights(path, frame, error_column),
+        notes=tuple(notes),
+    )
+
+
+def _weights(path: str, frame: pl.DataFrame, column: str | None) -> Floats | None:
+    if column is None:
+        return None
+    if column not in frame.columns or not frame.schema[column].is_numeric():
+        raise DefinitionError(_no_column(path, frame, column))
+    errors = frame[column].cast(pl.Float64).to_numpy()
+    if not (errors > 0).all():
+        raise DefinitionError(f"{path}: standard errors in '{column}' must be above 0")
+    return errors**-2
+
+
+def _choose(
+    path: str,
+    frame: pl.DataFrame,
+    numeric: list[str],
+    wanted: str | None,
+    names: tuple[str, ...],
+    *,
+    skip: str | None,
+    after: str | None = None,
+) -> tuple[str, bool]:
+    """A column's name, and whether it was guessed: the one wanted, a known name, or the next."""
+    if wanted is not None:
+        if wanted not in numeric:
+            raise DefinitionError(_no_column(path, frame, wanted))
+        return wanted, False
+    free = [name for name in numeric if name not in (skip, after)]
+    for name in names:
+        for column in free:
+            if column.lower() == name:
+                return column, name != names[0]
+    partly = [c for c in free if names[0].split("_")[0] in c.lower()]
+    if not (found := partly or free):
+        raise DefinitionError(
+            f"{path}: a curve needs two columns of numbers, tokens and activation_ratio; "
+            f"columns: {_columns(frame)}"
+        )
+    return found[0], True
+
+
+def _no_column(path: str, frame: pl.DataFrame, name: str) -> str:
+    return f"{path}: no column of numbers '{name}'; columns: {_columns(frame)}"
+
+
+def _columns(frame: pl.DataFrame) -> str:
+    return ", ".join(f"{name} ({dtype})" for name, dtype in frame.schema.items()) or "none"
+
+
+def _read_frame(path: Path) -> pl.DataFrame:
+    if not path.is_file():
+        raise NotFoundError(f"no file {path}")
+    try:
+        return _parse(path)
+    except (pl.exceptions.PolarsError, pa.ArrowException, ValueError, TypeError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise DefinitionError(f"{path} cannot be read as a {path.suffix} curve: {first}") from error
+
+
+def _parse(path: Path) -> pl.DataFrame:
+    match path.suffix.lower():
+        case ".csv" | ".txt":
+            return pl.read_csv(path, infer_schema_length=None)
+        case ".tsv":
+            return pl.read_csv(path, separator="\t", infer_schema_length=None)
+        case ".json":
+            return _from_json(json.loads(path.read_text("utf-8")))
+        case ".jsonl" | ".ndjson":
+            return pl.read_ndjson(path)
+        case ".parquet":
+            return pl.read_parquet(path)
+        case ".arrow" | ".feather" | ".ipc":
+            return pl.read_ipc(path)
+    raise DefinitionError(f"{path}: curves are read from files ending in {SUFFIXES}")
+
+
+def _from_json(data: Any) -> pl.DataFrame:
+    """A frame from {column: [...]}, whose other entries are left aside, or from [{...}, ...]."""
+    if isinstance(data, list) and data and all(isinstance(row, dict) for row in data):
+        return pl.from_dicts(data, infer_schema_length=None)
+    if not isinstance(data, dict):
+        raise ValueError("expected an object of lists, or a list of objects")
+    lists = {name: column for name, column in data.items() if isinstance(column, list)}
+    lengths = {name: len(column) for name, column in lists.items()}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"columns of different lengths: {lengths}")
+    return pl.DataFrame(lists, strict=False)
