@@ -26,6 +26,7 @@ NEEDED_DISK_BYTES = 1 * GIGABYTE
 NEEDED_MEMORY_BYTES = 2 * GIGABYTE
 NEEDED_SHARED_MEMORY_BYTES = GIGABYTE // 10
 NEEDED_OPEN_FILES = 1024
+NEEDED_THREADS = 1024
 
 _TORCH = """
 import json, torch, torch.distributed as d
@@ -64,7 +65,7 @@ def checks() -> list[Check]:
         _room("memory", psutil.virtual_memory().available, NEEDED_MEMORY_BYTES),
         _room("disk", shutil.disk_usage(Path.cwd()).free, NEEDED_DISK_BYTES),
         _shared_memory(),
-        _open_files(),
+        *_limits(),
         _network(),
     ]
 
@@ -164,12 +165,19 @@ def _shared_memory() -> Check:
     )
 
 
-def _open_files() -> Check:
+def _limits() -> Iterator[Check]:
+    """Ray opens hundreds of files and starts hundreds of threads in each of its processes."""
     import resource  # not on Windows
 
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    good = soft == resource.RLIM_INFINITY or soft >= NEEDED_OPEN_FILES
-    return _check("open files", good, f"limit {soft}", f"ulimit -n {NEEDED_OPEN_FILES} or more")
+    for name, kind, needed, flag in (
+        ("open files", resource.RLIMIT_NOFILE, NEEDED_OPEN_FILES, "-n"),
+        ("threads", resource.RLIMIT_NPROC, NEEDED_THREADS, "-u"),
+    ):
+        soft, _ = resource.getrlimit(kind)
+        unlimited = soft == resource.RLIM_INFINITY
+        found = "no limit" if unlimited else f"limit {soft}"
+        remedy = f"ulimit {flag} {needed}, or more"
+        yield _check(name, unlimited or soft >= needed, found, remedy)
 
 
 def _network() -> Check:

@@ -16,8 +16,14 @@ def path_text(path: Path) -> str:
     """`axes.scale[2]` for ("axes", "scale", 2)."""
     text = ""
     for piece in path:
-        text += f"[{piece}]" if isinstance(piece, int) else f".{piece}" if text else str(piece)
-    return text
+        text += f"[{piece}]" if isinstance(piece, int) else f".{_key_text(piece)}"
+    return text.removeprefix(".")
+
+
+def _key_text(key: str) -> str:
+    """A key as written, or with escapes where it would break or garble the line."""
+    text = key if key.isprintable() else repr(key)[1:-1]
+    return _shortened(text)
 
 
 def value_text(value: Any) -> str:
@@ -29,7 +35,7 @@ def value_text(value: Any) -> str:
     if not isinstance(value, str | int | float):
         return ""
     text = repr(value) if isinstance(value, str) else number_text(value)
-    return text if len(text) <= MAX_VALUE_CHARACTERS else text[: MAX_VALUE_CHARACTERS - 3] + "..."
+    return _shortened(text)
 
 
 def number_text(value: float) -> str:
@@ -66,3 +72,7 @@ def nearest_key(word: str, choices: Iterable[str]) -> str | None:
     """The valid key that a mistyped one most likely means."""
     meant = did_you_mean(word, choices)
     return meant.split("'")[1] if meant else None
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= MAX_VALUE_CHARACTERS else text[: MAX_VALUE_CHARACTERS - 3] + "..."

@@ -18,7 +18,7 @@ from study.values import Name, ScaleName
 from study.yaml_tree import Node
 
 COUNT = "a whole number, such as 4096, 27M or 8e11"
-MAPPING = "keys with values; leave it out for the defaults"
+MAPPING = "keys with values, indented below it"
 TYPE_WORDS = {
     "int_type": COUNT,
     "int_parsing": COUNT,

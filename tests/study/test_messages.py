@@ -9,6 +9,8 @@ from study.units import bytes_text, count_text, hours_text
 def test_paths():
     assert path_text(("axes", "scale", 2, "d_h")) == "axes.scale[2].d_h"
     assert path_text(()) == ""
+    assert path_text(("a\nb\x1e", "\u202ec", "é")) == r"a\nb\x1e.\u202ec.é"
+    assert len(path_text(("x" * 1000,))) == 60
 
 
 @pytest.mark.parametrize(
