@@ -16,6 +16,7 @@ from __future__ import annotations
 import io
 import os
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pyarrow as pa
@@ -90,7 +91,8 @@ class StudyStore:
     def _partitions(self, table: str) -> list[str]:
         folder = self.path / "tables" / _table(table).name
         names = sorted(os.listdir(folder)) if folder.is_dir() else []
-        return [name.removeprefix("run=") for name in names if name.startswith("run=")]
+        runs = [name.removeprefix("run=") for name in names if name.startswith("run=")]
+        return [run for run in runs if commits.IDENTIFIER.fullmatch(run)]
 
     def data_files(self, table: str, run: str | None = None, newest: bool = False) -> list[Path]:
         """Files of a table, or of one run of it; `newest`: only the last one of each stream."""
@@ -114,12 +116,15 @@ class StudyStore:
         files = self.data_files(table, run, newest)
         if not files:
             return pl.LazyFrame(schema=schema)
+        # Hive partitions only spare reading: the files have the column `run` as well. polars takes
+        # any `key=value` in the path for one, so not where the store itself lies under such a name.
+        hive = "=" not in str(self.path)
         return pl.scan_parquet(
             files,
             schema=schema,
             glob=False,
-            hive_partitioning=True,
-            hive_schema={"run": pl.String},
+            hive_partitioning=hive,
+            hive_schema={"run": pl.String} if hive else None,
             missing_columns="insert",
             extra_columns="ignore",
             cast_options=pl.ScanCastOptions(integer_cast="upcast", float_cast="upcast"),
@@ -189,7 +194,7 @@ def _read_definition(path: Path) -> Study:
 
 
 def _to_yaml(study: Study) -> bytes:
-    yaml = YAML(typ="safe", pure=True)
+    yaml: Any = YAML(typ="safe", pure=True)
     yaml.default_flow_style = False
     yaml.sort_base_mapping_type_on_output = False
     stream = io.BytesIO()

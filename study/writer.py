@@ -17,7 +17,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -28,11 +27,10 @@ import pyarrow.parquet as pq
 from study import commits
 from study.commits import STREAM, Coverage, DataFile
 from study.errors import DefinitionError, SparsingError
-from study.messages import did_you_mean
+from study.rows import RowEncoder
 from study.tables import Table
 from study.version import code_version
 
-FILLED = frozenset({"run", "attempt", "code_version", "written_at"})
 OVERHEAD_BYTES = 2048
 """What a buffered append occupies beside its values."""
 FULL_SPEED_FILES = 64
@@ -47,8 +45,13 @@ class StoreError(SparsingError):
 
 @dataclass(frozen=True)
 class _Failure:
+    """What the newest attempt failed with; times are of `time.monotonic`."""
+
     error: Exception
     since: float
+    """When the first attempt that failed, after the last one that did not, was made."""
+    tried: float
+    """When the newest was made."""
 
 
 class TableWriter:
@@ -74,15 +77,16 @@ class TableWriter:
         patience_seconds: float = 60.0,
     ) -> None:
         self._stream = commits.check_identifier(stream, "name of a stream", STREAM)
-        self._table, self._folder, self._scratch = table, folder, scratch
-        self._filled = {"run": run, "attempt": attempt, "code_version": code_version()}
+        self._what, self._folder, self._scratch = f"table {table.name}, run {run}", folder, scratch
+        filled = {"run": run, "attempt": attempt, "code_version": code_version()}
+        self._encoder = RowEncoder(table, filled)
         self._commit_seconds, self._patience_seconds = commit_seconds, patience_seconds
         self._max_buffer_bytes = max_buffer_bytes
         self._changed = threading.Condition()
-        self._buffer: dict[int, pa.RecordBatch] = {}
+        self._buffer: dict[int, pa.StructArray] = {}
         self._buffer_bytes = 0
         self._since = 0.0
-        self._flushing = 0
+        self._waiting = 0
         self._closing = False
         self._failure: _Failure | None = None
         self._files: list[DataFile] = []
@@ -100,17 +104,19 @@ class TableWriter:
         """
         if isinstance(seq, bool) or not isinstance(seq, int) or not 0 <= seq < 2**63:
             raise DefinitionError(f"sequence number {seq!r}: it must be an integer from 0")
-        batch = to_batch(self._table, rows, self._filled)
+        batch = self._encoder.encode(rows)
         size = batch.nbytes + OVERHEAD_BYTES
         with self._changed:
-            self._raise_if_hopeless()
             self._wait(lambda: self._taken(seq) or self._has_room(size))
             if self._taken(seq):
                 return False
-            self._since = self._since if self._buffer else time.monotonic()
+            self._raise_if_closed()
+            if not self._buffer:
+                self._since = time.monotonic()
+            if not self._buffer or self._buffer_bytes + size > self._max_buffer_bytes / 4:
+                self._changed.notify_all()
             self._buffer[seq] = batch
             self._buffer_bytes += size
-            self._changed.notify_all()
         return True
 
     def flush(self) -> None:
@@ -120,12 +126,7 @@ class TableWriter:
         """
         with self._changed:
             asked = set(self._buffer)
-            self._flushing += 1
-            self._changed.notify_all()
-            try:
-                self._wait(lambda: asked.isdisjoint(self._buffer))
-            finally:
-                self._flushing -= 1
+            self._wait(lambda: asked.isdisjoint(self._buffer))
 
     def has(self, seq: int) -> bool:
         """Whether all rows of a sequence number are durable, by whichever writer."""
@@ -169,21 +170,36 @@ class TableWriter:
         return seq in self._buffer or seq in self._durable
 
     def _has_room(self, size: int) -> bool:
-        return not self._buffer or self._buffer_bytes + size <= self._max_buffer_bytes
+        fits = self._buffer_bytes + size <= self._max_buffer_bytes
+        return not self._buffer or (fits and not self._overdue())
+
+    def _overdue(self) -> bool:
+        failure = self._failure
+        return bool(failure and time.monotonic() - failure.since > self._patience_seconds)
 
     def _wait(self, until: Callable[[], bool]) -> None:
-        while not until():
-            self._raise_if_hopeless()
-            self._changed.wait(1.0 if self._failure is None else 0.05)
+        """Wait for something that a commit brings, and hurry it; StoreError when none succeeds."""
+        asked = time.monotonic()
+        self._waiting += 1
+        try:
+            while not until():
+                self._raise_if_closed()
+                self._raise_if_hopeless(asked)
+                self._changed.notify_all()
+                self._changed.wait(0.1)
+        finally:
+            self._waiting -= 1
 
-    def _raise_if_hopeless(self) -> None:
-        what = f"table {self._table.name}, run {self._filled['run']}"
+    def _raise_if_closed(self) -> None:
         if self._closing:
-            raise StoreError(f"{what}: the writer is closed")
+            raise StoreError(f"{self._what}: the writer is closed")
+
+    def _raise_if_hopeless(self, asked: float) -> None:
+        """Raise when the disk refuses for long, and refused again since we asked."""
         failure = self._failure
-        if failure and time.monotonic() - failure.since > self._patience_seconds:
+        if failure and self._overdue() and failure.tried >= asked:
             raise StoreError(
-                f"{what}: {len(self._buffer)} appends could not be stored for "
+                f"{self._what}: {len(self._buffer)} appends could not be stored for "
                 f"{self._patience_seconds:g} s, under {self._folder}: {failure.error}"
             ) from failure.error
 
@@ -202,14 +218,15 @@ class TableWriter:
     def _commit_until_closed(self) -> None:
         retry_seconds = FIRST_RETRY_SECONDS
         while (batches := self._next_batches()) is not None:
+            tried = time.monotonic()
             try:
                 self._commit(batches)
                 retry_seconds = FIRST_RETRY_SECONDS
             except Exception as error:  # kept, and raised to whoever appends or flushes
-                self._note_failure(error, retry_seconds)
+                self._note_failure(error, tried, retry_seconds)
                 retry_seconds = min(2 * retry_seconds, LAST_RETRY_SECONDS)
 
-    def _next_batches(self) -> dict[int, pa.RecordBatch] | None:
+    def _next_batches(self) -> dict[int, pa.StructArray] | None:
         """What is to be committed now; waits for it. None when the writer is closed."""
         with self._changed:
             while not self._closing and (wait := self._seconds_until_due()) > 0:
@@ -219,13 +236,13 @@ class TableWriter:
     def _seconds_until_due(self) -> float:
         if not self._buffer:
             return threading.TIMEOUT_MAX
-        if self._flushing or self._buffer_bytes > self._max_buffer_bytes / 4:
+        if self._waiting or self._buffer_bytes > self._max_buffer_bytes / 4:
             return 0.0
         growth = max(1.0, len(self._files) / FULL_SPEED_FILES) ** 2
         longest = max(MAX_COMMIT_SECONDS, self._commit_seconds)
         return self._since + min(self._commit_seconds * growth, longest) - time.monotonic()
 
-    def _commit(self, batches: dict[int, pa.RecordBatch]) -> None:
+    def _commit(self, batches: dict[int, pa.StructArray]) -> None:
         started = time.monotonic()
         commits.make_folder(self._folder)
         with commits.stream_lock(self._scratch / f"{self._stream}.lock"):
@@ -233,27 +250,30 @@ class TableWriter:
             new = sorted(seq for seq in batches if seq not in self._durable)
             files = [self._publish(batches, piece) for piece in contiguous(new)]
             commits.sync_folder(self._folder)
-        self._adopt(sorted(self._files + files))
+        self._adopt(sorted({*self._files, *files}))
         with self._changed:
             for seq in batches:
                 self._buffer_bytes -= self._buffer.pop(seq).nbytes + OVERHEAD_BYTES
             self._failure, self._since = None, started
             self._changed.notify_all()
 
-    def _publish(self, batches: dict[int, pa.RecordBatch], piece: range) -> DataFile:
+    def _publish(self, batches: dict[int, pa.StructArray], piece: range) -> DataFile:
         file = DataFile(self._stream, piece[0], piece[-1])
         output = pa.BufferOutputStream()
-        table = pa.Table.from_batches([batches[seq] for seq in piece])
+        table = self._encoder.table([batches[seq] for seq in piece])
         pq.write_table(table, output, compression="zstd")
         commits.publish(output.getvalue(), self._folder / file.name, self._scratch)
         return file
 
-    def _note_failure(self, error: Exception, retry_seconds: float) -> None:
+    def _note_failure(self, error: Exception, tried: float, retry_seconds: float) -> None:
+        """Remember it, and pause; not for those who wait for a last attempt."""
         with self._changed:
-            since = self._failure.since if self._failure else time.monotonic()
-            self._failure = _Failure(error, since)
+            since = self._failure.since if self._failure else tried
+            self._failure = _Failure(error, since, tried)
             self._changed.notify_all()
-            self._changed.wait_for(lambda: self._closing, timeout=retry_seconds)
+            self._changed.wait_for(
+                lambda: self._closing or (self._waiting and self._overdue()), timeout=retry_seconds
+            )
 
 
 def contiguous(numbers: Sequence[int]) -> Iterator[range]:
@@ -263,31 +283,3 @@ def contiguous(numbers: Sequence[int]) -> Iterator[range]:
         if i == len(numbers) or numbers[i] != numbers[i - 1] + 1:
             yield range(numbers[start], numbers[i - 1] + 1)
             start = i
-
-
-def to_batch(
-    table: Table, rows: Sequence[Mapping[str, Any]], filled: Mapping[str, Any]
-) -> pa.RecordBatch:
-    """Rows as Arrow, with the columns that the writer fills; DefinitionError where they do not fit.
-
-    Columns that a row lacks are null, which only the table's optional columns may be.
-    """
-    allowed = set(table.schema.names) - FILLED
-    for row in rows:
-        if unknown := sorted(set(row) - allowed):
-            raise DefinitionError(_unknown(table, unknown[0], allowed))
-        for name in allowed - table.optional:
-            if row.get(name) is None:
-                raise DefinitionError(f"table {table.name}: a row lacks {name!r}: {dict(row)}")
-    whole = [{**row, **filled, "written_at": datetime.now(UTC)} for row in rows]
-    try:
-        return pa.RecordBatch.from_pylist(whole, schema=table.schema)
-    except (pa.ArrowException, TypeError, OverflowError) as error:
-        raise DefinitionError(f"table {table.name}: {error}; the row: {dict(rows[0])}") from error
-
-
-def _unknown(table: Table, name: str, allowed: set[str]) -> str:
-    if name in FILLED:
-        return f"table {table.name}: the writer fills {name!r}; leave it out of the row"
-    near = did_you_mean(name, sorted(allowed))
-    return f"table {table.name} has no column {name!r}{near}; its columns: {sorted(allowed)}"
