@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import asdict
 
 import click
@@ -19,12 +18,12 @@ from study.plan import Plan
 from study.plan import plan as make_plan
 from study.units import bytes_text, count_text, hours_text
 
-PLAIN_WIDTH = 160
-"""Columns where the output is no terminal."""
-HEADINGS = [
-    *("d_h x layers", "d_f", "heads", "parameters", "embedding", "tokens", "batch", "steps"),
-    *("checkpoints", "FLOPs", "GPU time", "checkpoint size", "tables"),
-]
+MINIMUM_WIDTH = 120
+"""Columns of output at least; a narrower terminal breaks lines, which reads better than cells."""
+HEADINGS = (
+    *("d_h x layers", "parameters", "+ embedding", "tokens", "batch", "steps"),
+    *("FLOPs", "GPU time", "checkpoints", "tables"),
+)
 
 
 @click.command()
@@ -62,17 +61,14 @@ def _show(made: Plan) -> None:
         table.add_row(
             run.id,
             f"{run.d_h} x {run.layers}",
-            str(run.d_f),
-            str(run.heads),
             count_text(run.parameters),
             count_text(cost.embedding_parameters),
             count_text(run.tokens),
             count_text(run.batch_tokens),
             str(run.steps),
-            str(len(run.checkpoint_steps)),
             f"{cost.flops:.3g}",
             hours_text(cost.gpu_hours),
-            bytes_text(cost.checkpoint_bytes),
+            f"{len(run.checkpoint_steps)}: {bytes_text(cost.checkpoint_bytes)}",
             bytes_text(cost.table_bytes),
         )
     console.print(table)
@@ -134,5 +130,7 @@ def _show_checks(found: list[Check]) -> None:
 
 
 def _console() -> Console:
-    """Standard output; wide enough for a table where it is no terminal."""
-    return Console() if sys.stdout.isatty() else Console(width=PLAIN_WIDTH)
+    """Standard output, wide enough for a table."""
+    console = Console()
+    console.width = max(console.width, MINIMUM_WIDTH)
+    return console
