@@ -1,0 +1,201 @@
+"""Writers that are really killed: what was acknowledged is there, and everything is there once."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import pytest
+from stores import step_row, tiny_store
+
+from study import commits
+from study.store import StudyStore
+
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["study.store"])
+KILLS = 10
+
+
+def rows_of(seq: int) -> list[dict[str, object]]:
+    """One to three rows, the same for the same number, as replayed steps are."""
+    return [step_row(seq, loss=float(part)) for part in range(1 + seq % 3)]
+
+
+def write_until_killed(root: Path, seed: int, acknowledgements: Connection) -> None:
+    """Go on where a run's rows end, or some steps before; say which numbers are durable."""
+    chance = random.Random(seed)
+    store = StudyStore.open(root, "tiny")
+    writer = store.writer("steps", run="r", attempt=seed + 1, commit_seconds=0.01)
+    seq = max(0, writer.next_seq - chance.randrange(20))
+    acknowledgements.send(-1)
+    while True:
+        writer.append(seq, rows_of(seq))
+        if chance.random() < 0.3:
+            writer.flush()
+            acknowledgements.send(seq)
+        seq += 1
+
+
+def kill_around_call(name: str, when: str, nth: int) -> None:
+    """Make this process kill itself before or after the nth call of a function of `os`."""
+    real: Callable[..., object] = getattr(os, name)
+    calls = 0
+
+    def call(*arguments: object, **named: object) -> object:
+        nonlocal calls
+        calls += 1
+        if calls == nth and when == "before":
+            os.kill(os.getpid(), signal.SIGKILL)
+        result = real(*arguments, **named)
+        if calls == nth and when == "after":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    setattr(commits.os, name, call)
+
+
+def write_and_die(root: Path, point: tuple[str, str, int], acknowledgements: Connection) -> None:
+    kill_around_call(*point)
+    writer = StudyStore.open(root, "tiny").writer("steps", run="r", attempt=1)
+    for seq in range(8):
+        writer.append(seq, rows_of(seq))
+        if seq % 2:
+            writer.flush()
+            acknowledgements.send(seq)
+
+
+def received(connection: Connection) -> list[int]:
+    """All that a process which is gone has sent."""
+    numbers = []
+    try:
+        while connection.poll():
+            numbers.append(connection.recv())
+    except EOFError:
+        pass
+    return numbers
+
+
+def visible_prefix(store: StudyStore) -> int:
+    """The number of sequence numbers that are there; asserts that each is whole and there once."""
+    found = store.scan("steps", "r").select("step", "loss").collect().rows()
+    count = max((step for step, _ in found), default=-1) + 1
+    expected = [(row["step"], row["loss"]) for seq in range(count) for row in rows_of(seq)]
+    assert sorted(found) == sorted(expected)
+    return count
+
+
+def test_killed_at_random_moments_nothing_is_lost_or_doubled(tmp_path):
+    store, chance = tiny_store(tmp_path), random.Random(time.time_ns())
+    done, counts = threading.Event(), [0]
+
+    def read() -> None:
+        while not done.is_set():
+            counts.append(visible_prefix(store))
+            assert counts[-1] >= counts[-2]
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    acknowledged = -1
+    for life in range(KILLS):
+        ours, theirs = PROCESSES.Pipe(duplex=False)
+        process = PROCESSES.Process(target=write_until_killed, args=(tmp_path, life, theirs))
+        process.start()
+        theirs.close()
+        assert ours.recv() == -1  # it has opened its writer
+        time.sleep(chance.uniform(0.0, 0.4))
+        process.kill()
+        process.join()
+        acknowledged = max([acknowledged, *received(ours)])
+        assert visible_prefix(store) > acknowledged
+    done.set()
+    reader.join()
+    assert acknowledged > 10
+    assert len(counts) > KILLS
+    assert counts == sorted(counts)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize(("name", "nth"), [("fsync", 6), ("fsync", 7), ("link", 2), ("unlink", 2)])
+def test_killed_at_each_step_of_a_commit(tmp_path, name, nth, when):
+    store = tiny_store(tmp_path)
+    ours, theirs = PROCESSES.Pipe(duplex=False)
+    process = PROCESSES.Process(target=write_and_die, args=(tmp_path, (name, when, nth), theirs))
+    process.start()
+    theirs.close()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    acknowledged = received(ours)
+    assert len(acknowledged) < 4
+    assert visible_prefix(store) > max(acknowledged, default=-1)
+    with store.writer("steps", run="r", attempt=2) as writer:
+        for seq in range(12):
+            writer.append(seq, rows_of(seq))
+    assert visible_prefix(store) == 12
+
+
+FULL_DISK = """
+import json, os, subprocess, sys
+sys.path.insert(0, sys.argv[2])
+from stores import step_row, tiny_store
+from study.writer import StoreError
+disk = sys.argv[1]
+def mount(options):
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", disk], check=True)
+mount("size=256k")
+store = tiny_store(disk)
+messages, steps, ballast = [], 400, os.path.join(disk, "ballast")
+writer = store.writer("steps", run="r", attempt=1, patience_seconds=0.2, commit_seconds=0.01)
+def refused(call):
+    try:
+        call()
+    except StoreError as error:
+        messages.append(str(error))
+for step in range(10):
+    writer.append(step, [step_row(step)])
+writer.flush()
+with open(ballast, "wb", buffering=0) as file:
+    try:
+        while True:
+            file.write(b"x" * 4096)
+    except OSError:
+        pass
+writer.append(10, [step_row(10)])
+refused(writer.flush)
+os.unlink(ballast)
+writer.flush()
+mount("remount,ro,size=256k")
+writer.append(11, [step_row(11)])
+refused(writer.flush)
+mount("remount,rw,size=256k")
+writer.close()
+print(json.dumps([messages, store.scan("steps").collect()["step"].to_list()]))
+"""
+
+
+def _may_mount() -> bool:
+    command = ["unshare", "-rm", "mount", "-t", "tmpfs", "tmpfs", "/mnt"]
+    return bool(shutil.which("unshare")) and not subprocess.call(command)
+
+
+def test_a_full_and_a_read_only_disk(tmp_path):
+    if not _may_mount():
+        pytest.skip("needs `unshare -rm` and the right to mount a tmpfs in it")
+    script = ["-c", FULL_DISK, str(tmp_path), str(Path(__file__).parent)]
+    command = ["unshare", "-rm", sys.executable, *script]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    (full, read_only), steps = json.loads(done.stdout)
+    assert "No space left on device" in full
+    assert "Read-only file system" in read_only
+    assert steps == list(range(12))
