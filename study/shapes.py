@@ -186,6 +186,8 @@ def _candidates(parameters: float, ratio: float, tolerance: float) -> Iterator[M
     """Shapes within the tolerances; wide ones only in multiples of 64, of which some always fit."""
     for layers in range(1, MAX_LAYERS + 1 if parameters >= 1 else 0):
         middle = math.sqrt(parameters / (11.5 * layers))
+        if abs(math.log(middle / layers / ratio)) > math.log(tolerance * (1 + PARAMETER_TOLERANCE)):
+            continue
         step = 2 if middle < MULTIPLES_ONLY_FROM else HEAD_SIZE
         low, high = middle / (1 + PARAMETER_TOLERANCE), middle * (1 + PARAMETER_TOLERANCE)
         for d_h in range(step * math.ceil(max(low, MIN_D_H) / step), int(high) + 1, step):
