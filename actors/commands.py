@@ -76,7 +76,7 @@ def only_controller(store: StudyStore) -> Iterator[None]:
     Raises:
         SparsingError: another `sparsing run` of this study is at work.
     """
-    with (Path(store.path) / ".controller.lock").open("w") as lock:
+    with (store.path / ".controller.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -103,7 +103,7 @@ def conduct(store: StudyStore, address: str | None, metrics_port: int) -> dict[s
     try:
         check_room(store.study.resources)
         data = prepare(
-            store.study, Path(store.root) / "data", lambda line: click.echo(line, err=True)
+            store.study, store.path.parent / "data", lambda line: click.echo(line, err=True)
         )
         conductor = Conductor(store, str(data.path), metrics_port)
         conductor.start()
@@ -131,7 +131,7 @@ class Conductor(threading.Thread):
         service = ray.remote(LawService).options(
             num_cpus=0, runtime_env=worker_environment(threads=1)
         )
-        self._laws = service.remote(store.root, store.study_id, metrics_port)
+        self._laws = service.remote(str(store.path), metrics_port)
         self._refitting = self._laws.refit.remote()
         self._stopping = threading.Event()
         self._error: BaseException | None = None

@@ -122,8 +122,7 @@ class Controller:
         progress.attempt += 1
         progress.checkpoints_at_start = len(trained)
         assignment = Assignment(
-            store_root=self.store.root,
-            study_id=self.store.study_id,
+            study_path=str(self.store.path),
             data_path=self.data_path,
             run=progress.run,
             attempt=progress.attempt,
@@ -216,7 +215,7 @@ class Controller:
             num_gpus=1 if cluster_has_gpus() else 0,
             runtime_env=worker_environment(threads=1),
         )
-        measurer = actor.remote(self.store.root, self.store.study_id, self.data_path)
+        measurer = actor.remote(str(self.store.path), self.data_path)
         self.measurers.append(measurer)
         return measurer
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -84,7 +85,8 @@ class Gang:
         assignment = self.assignment
         for rank in range(assignment.world_size):
             options = actor.options(
-                name=f"{assignment.study_id}/{assignment.run.id}/{assignment.attempt}/shard-{rank}",
+                name=f"{Path(assignment.study_path).name}/{assignment.run.id}"
+                f"/{assignment.attempt}/shard-{rank}",
                 num_cpus=bundle["CPU"],
                 num_gpus=bundle.get("GPU", 0),
                 runtime_env=worker_environment(self.resources.threads_per_shard),

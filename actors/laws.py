@@ -12,8 +12,8 @@ from study.version import code_version
 class LawService:
     """Follows one study's store; the controller asks it to refit about once a second."""
 
-    def __init__(self, store_root: str, study_id: str, metrics_port: int) -> None:
-        self.store = StudyStore.open(store_root, study_id)
+    def __init__(self, study_path: str, metrics_port: int) -> None:
+        self.store = StudyStore.open(".", study_path)
         serve_metrics(self.store, metrics_port)
 
     def refit(self) -> int:

@@ -8,18 +8,21 @@ Layer thresholds are found on a dense forward; then the model runs with all laye
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 
 import numpy as np
 import torch
+from scipy.optimize import brentq
 from torch import Tensor
 
 from actors.data.prepare import PreparedData
 from actors.evaluate import mean_loss
 from actors.model import Transformer
-from kernels.activity import LayerContributions, active_neurons, crossing, out_norms
+from kernels.activity import CettCurve, active_neurons, out_norms
+from kernels.ffn import GatedFFN
 
 DEAD_FREQUENCY = 1e-3
 """A neuron active on fewer than 0.1 % of the tokens is dead (paper's repository)."""
@@ -27,8 +30,17 @@ DEAD_FREQUENCY = 1e-3
 SMALLEST_CETT = 1e-4
 """Where the search for the CETT value starts; below it next to nothing is left out."""
 
-FORWARD_TOKENS = 8192
-"""Tokens per forward pass while measuring."""
+FIRST_CETT = 0.1
+"""First guess of a cold search."""
+
+BRACKET_STEP = 0.25
+"""Step in log(CETT) while the bracket is grown around the guess."""
+
+SMALLEST_RISE = 1e-6
+"""Leaving out next to nothing can lower perplexity a little; below this a rise counts as none."""
+
+FORWARD_TOKENS = 4096
+"""Tokens per forward pass while measuring: with one layer's intermediates the memory bound."""
 
 
 @dataclass(kw_only=True)
@@ -60,33 +72,26 @@ class Measurement:
 
 
 class CheckpointProbe:
-    """A checkpoint's model with its dense activations on the choosing half, ready to be made
-    sparse at any CETT value.
-
-    Holds the intermediates of all layers: 2 x 4 bytes x layers x tokens x d_f.
-    """
+    """A checkpoint's model, with each layer's CETT curve from one dense pass over the choosing
+    half; it can then be made sparse at any CETT value."""
 
     def __init__(self, model: Transformer, data: PreparedData, device: torch.device) -> None:
         self.model = model.to(device)
         self.data = data
         self.device = device
-        self._choose = np.concatenate([data.validation(d, "choose") for d in data.domains])
-        self.ffns = [layer.ffn for layer in self.model.layers]
-        with self._collect() as intermediates:
-            self.dense_loss = self._mixture_loss()
-        self._layers = [
-            LayerContributions(torch.cat(parts), ffn.w_out.weight.float())
-            for parts, ffn in zip(intermediates, self.ffns, strict=True)
-        ]
+        self.ffns: list[GatedFFN] = [layer.ffn for layer in self.model.layers]
+        self._curves = [CettCurve() for _ in self.ffns]
+        with self.watch(lambda layer, z: self._curves[layer].update(z, self._w_out(layer))):
+            self.dense_loss = self._choosing_loss()
 
     def ppl_ratio(self, cett: float) -> float:
         """exp(sparse loss - dense loss) on the choosing half, with all layers sparse at once."""
         with self.sparse(self.thresholds(cett)):
-            return math.exp(self._mixture_loss() - self.dense_loss)
+            return math.exp(self._choosing_loss() - self.dense_loss)
 
     def thresholds(self, cett: float) -> list[float]:
         """eps of each layer at which its CETT on the choosing half is `cett`."""
-        return [layer.threshold(cett) for layer in self._layers]
+        return [curve.threshold(cett) for curve in self._curves]
 
     @contextmanager
     def sparse(self, thresholds: list[float]) -> Iterator[None]:
@@ -99,33 +104,35 @@ class CheckpointProbe:
             for ffn in self.ffns:
                 ffn.threshold = None
 
+    @contextmanager
+    def watch(self, visit: Callable[[int, Tensor], None]) -> Iterator[None]:
+        """Within it every forward calls `visit(layer, z)` with z (tokens, d_f), layer by layer."""
+        hooks = [
+            ffn.w_out.register_forward_pre_hook(
+                lambda _, inputs, layer=layer: visit(layer, inputs[0].flatten(0, -2))
+            )
+            for layer, ffn in enumerate(self.ffns)
+        ]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
     def loss(self, sequences: np.ndarray) -> float:
         """Mean loss of the model as it is now, dense or sparse."""
-        batch = max(1, FORWARD_TOKENS // (sequences.shape[1] - 1))
+        batch = batch_sequences(sequences)
         return mean_loss(self.model, sequences, batch=batch, device=self.device)
 
-    def _mixture_loss(self) -> float:
+    def _choosing_loss(self) -> float:
         """Loss on the choosing half, domains by their weights in the mixture."""
         return sum(
             weight * self.loss(self.data.validation(domain, "choose"))
             for domain, weight in self.data.weights.items()
         )
 
-    @contextmanager
-    def _collect(self) -> Iterator[list[list[Tensor]]]:
-        """Within it every forward appends each layer's intermediates, (tokens, d_f) float32."""
-        collected: list[list[Tensor]] = [[] for _ in self.ffns]
-        hooks = [
-            ffn.w_out.register_forward_pre_hook(
-                lambda _, inputs, parts=parts: parts.append(inputs[0].flatten(0, -2).float())
-            )
-            for ffn, parts in zip(self.ffns, collected, strict=True)
-        ]
-        try:
-            yield collected
-        finally:
-            for hook in hooks:
-                hook.remove()
+    def _w_out(self, layer: int) -> Tensor:
+        return self.ffns[layer].w_out.weight
 
 
 def search_cett(
@@ -140,77 +147,82 @@ def search_cett(
         The CETT value in [1e-4, 1]; 1 where even that raises perplexity by less than p %.
     """
     probes = list(probes)
-    seen: dict[float, float] = {}
+    lowest, highest = math.log(SMALLEST_CETT), 0.0
 
+    @cache
     def excess(log_cett: float) -> float:
         """log of the PPL rise over the wished one; increasing in CETT."""
-        if log_cett not in seen:
-            ratio = sum(p.ppl_ratio(math.exp(log_cett)) for p in probes) / len(probes)
-            seen[log_cett] = math.log(max(ratio - 1, 1e-9) / (p_percent / 100))
-        return seen[log_cett]
+        ratio = sum(p.ppl_ratio(math.exp(log_cett)) for p in probes) / len(probes)
+        return math.log(max(ratio - 1, SMALLEST_RISE) / (p_percent / 100))
 
-    lowest = math.log(SMALLEST_CETT)
-    low = high = math.log(guess or 0.1)
+    low = high = math.log(guess or FIRST_CETT)
     while excess(low) >= 0 and low > lowest:
-        low = max(lowest, low - 0.3)
-    high = max(high, low)
-    while excess(high) < 0 and high < 0:
-        high = min(0.0, high + 0.3)
+        low = max(lowest, low - BRACKET_STEP)
+    while excess(high) < 0 and high < highest:
+        high = min(highest, high + BRACKET_STEP)
     if excess(low) >= 0 or excess(high) <= 0:
         return math.exp(low if excess(low) >= 0 else high)
-    low = max(x for x, y in seen.items() if y < 0)
-    high = min(x for x, y in seen.items() if y >= 0 and x > low)
-    return crossing(excess, low, high, tolerance=1e-3)
+    return math.exp(brentq(excess, low, high, xtol=1e-3))
 
 
 def measure_at(probe: CheckpointProbe, cett: float) -> Measurement:
     """Measure a checkpoint on the reporting half at a CETT value."""
     thresholds = probe.thresholds(cett)
-    model_vocabulary = probe.model.config.vocabulary_size
-    active_sum = np.zeros(model_vocabulary)
-    count = np.zeros(model_vocabulary, dtype=np.int64)
+    vocabulary_size = probe.model.config.vocabulary_size
+    active_sum = np.zeros(vocabulary_size)
+    count = np.zeros(vocabulary_size, dtype=np.int64)
     domains = {}
     for domain in probe.data.domains:
         sequences = probe.data.validation(domain, "report")
-        dense_loss = probe.loss(sequences)
-        frequency, per_token = _activity(probe, sequences, thresholds)
+        activity = Activity(probe, thresholds)
+        dense_loss = activity.run(sequences)
         with probe.sparse(thresholds):
             sparse_loss = probe.loss(sequences)
         tokens = sequences[:, :-1].ravel()
-        active_sum += np.bincount(tokens, weights=per_token, minlength=model_vocabulary)
-        count += np.bincount(tokens, minlength=model_vocabulary)
+        active_sum += np.bincount(tokens, activity.per_token(), minlength=vocabulary_size)
+        count += np.bincount(tokens, minlength=vocabulary_size)
         domains[domain] = DomainActivity(
-            tokens=len(tokens), frequency=frequency, dense_loss=dense_loss, sparse_loss=sparse_loss
+            tokens=len(tokens),
+            frequency=[total / len(tokens) for total in activity.totals],
+            dense_loss=dense_loss,
+            sparse_loss=sparse_loss,
         )
     vocabulary = {
-        int(i): (float(active_sum[i] / count[i]), int(count[i])) for i in count.nonzero()[0]
+        int(token): (float(active_sum[token] / count[token]), int(count[token]))
+        for token in count.nonzero()[0]
     }
     return Measurement(cett=cett, thresholds=thresholds, domains=domains, vocabulary=vocabulary)
 
 
-@torch.no_grad()
-def _activity(
-    probe: CheckpointProbe, sequences: np.ndarray, thresholds: list[float]
-) -> tuple[list[np.ndarray], np.ndarray]:
-    """Activity on a *sparse* forward's inputs would hide what sparsity itself changes; as in the
-    paper's reference it is counted on a dense forward.
+class Activity:
+    """Counts active neurons on a dense forward, as the paper's reference does: on a sparse one
+    the inputs of later layers would already be changed by what is left out before."""
 
-    Returns:
-        Per layer the frequency of each neuron, (d_f,); and per token the ratio over layers.
-    """
-    sums = [torch.zeros(ffn.w_out.in_features, dtype=torch.float64) for ffn in probe.ffns]
-    per_token: list[Tensor] = []
-    norms = [out_norms(ffn.w_out.weight) for ffn in probe.ffns]
-    batch = max(1, FORWARD_TOKENS // (sequences.shape[1] - 1))
-    for start in range(0, len(sequences), batch):
-        part = torch.from_numpy(sequences[start : start + batch, :-1]).to(probe.device)
-        with probe._collect() as intermediates:
-            probe.model(part)
-        ratio = torch.zeros(part.numel(), device=probe.device)
-        for layer, parts in enumerate(intermediates):
-            active = active_neurons(parts[0], norms[layer], thresholds[layer])
-            sums[layer] += active.sum(0, dtype=torch.float64).cpu()
-            ratio += active.float().mean(-1)
-        per_token.append(ratio.cpu() / len(intermediates))
-    tokens = sequences[:, :-1].size
-    return [(s / tokens).numpy() for s in sums], torch.cat(per_token).double().numpy()
+    def __init__(self, probe: CheckpointProbe, thresholds: list[float]) -> None:
+        self.probe = probe
+        self.thresholds = thresholds
+        self.totals = [np.zeros(ffn.w_out.in_features) for ffn in probe.ffns]
+        """Per layer: tokens on which each neuron was active, (d_f,)."""
+        self._norms = [out_norms(ffn.w_out.weight) for ffn in probe.ffns]
+        self._ratios: list[np.ndarray] = []
+
+    def run(self, sequences: np.ndarray) -> float:
+        """Count over all sequences; returns their dense loss."""
+        with self.probe.watch(self._visit):
+            return self.probe.loss(sequences)
+
+    def per_token(self) -> np.ndarray:
+        """Each token's activation ratio, mean over layers, in the order of the sequences."""
+        layers = len(self.totals)
+        chunks = [self._ratios[i : i + layers] for i in range(0, len(self._ratios), layers)]
+        return np.concatenate([np.mean(chunk, axis=0) for chunk in chunks])
+
+    def _visit(self, layer: int, intermediate: Tensor) -> None:
+        active = active_neurons(intermediate, self._norms[layer], self.thresholds[layer])
+        self.totals[layer] += active.sum(0).cpu().numpy()
+        self._ratios.append(active.float().mean(-1).cpu().numpy())
+
+
+def batch_sequences(sequences: np.ndarray) -> int:
+    """Sequences per forward, so that one holds about FORWARD_TOKENS tokens."""
+    return max(1, FORWARD_TOKENS // (sequences.shape[1] - 1))

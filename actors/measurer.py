@@ -40,9 +40,9 @@ def stabilizing_steps(run: Run, steps: list[int], count: int) -> list[int]:
 class Measurer:
     """Measures checkpoints of one study, one at a time."""
 
-    def __init__(self, store_root: str, study_id: str, data_path: str) -> None:
+    def __init__(self, study_path: str, data_path: str) -> None:
         torch.set_num_threads(1)
-        self.store = StudyStore.open(store_root, study_id)
+        self.store = StudyStore.open(".", study_path)
         self.study = self.store.study
         self.data = open_prepared(Path(data_path))
         self.device = pick_device()

@@ -166,8 +166,11 @@ def parameter_groups(model: Transformer, weight_decay: float) -> list[dict]:
     embeddings = [p for n, p in named if p.dim() == 2 and not is_matrix(n, p)]
     gains = [p for n, p in named if p.dim() < 2]
     return [
-        {"params": matrices, "weight_decay": weight_decay,
-         "learning_rate_factor": 1 / model.config.width},
+        {
+            "params": matrices,
+            "weight_decay": weight_decay,
+            "learning_rate_factor": 1 / model.config.width,
+        },
         {"params": embeddings, "weight_decay": weight_decay, "learning_rate_factor": 1.0},
         {"params": gains, "weight_decay": 0.0, "learning_rate_factor": 1.0},
     ]

@@ -45,8 +45,8 @@ from study.version import code_version
 class Assignment:
     """What a shard needs to know to train its part of a run."""
 
-    store_root: str
-    study_id: str
+    study_path: str
+    """The study's folder in the store, on a file system that every node sees."""
     data_path: str
     run: Run
     attempt: int
@@ -112,7 +112,7 @@ class TrainingShard:
 
     def _set_up(self, address: str, port: int) -> None:
         assignment = self.assignment
-        self.store = StudyStore.open(assignment.store_root, assignment.study_id)
+        self.store = StudyStore.open(".", assignment.study_path)
         self.study = self.store.study
         if not torch.cuda.is_available():
             torch.set_num_threads(self.study.resources.threads_per_shard)

@@ -11,11 +11,14 @@ token whose FFN output is zero has nothing to truncate: its CETT is 0 by definit
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
+import numpy as np
 import torch
-from scipy.optimize import brentq
+from scipy.interpolate import PchipInterpolator
 from torch import Tensor
+
+GRID = 10.0 ** np.linspace(-4, 0.5, 55)
+"""Thresholds at which a CETT curve is known, in units of the first tokens' largest contribution:
+twelve a decade, with room above for larger ones to come."""
 
 
 def out_norms(w_out: Tensor) -> Tensor:
@@ -33,49 +36,58 @@ def active_neurons(intermediate: Tensor, norms: Tensor, threshold: float) -> Ten
     return contributions(intermediate, norms) >= threshold
 
 
-class LayerContributions:
-    """One layer's neuron contributions on some tokens, to find the threshold of a CETT value.
+class CettCurve:
+    """One layer's CETT as a function of its threshold, streamed over tokens.
 
-    Args:
-        intermediate: z, (tokens, d_f), float32.
-        w_out: W_out, (d_h, d_f), float32.
+    The token-averaged CETT is accumulated at the thresholds of `GRID` and interpolated between
+    them (monotone, in log-log). Memory is that of one chunk of tokens.
     """
 
-    def __init__(self, intermediate: Tensor, w_out: Tensor) -> None:
-        self.intermediate = intermediate
-        self.w_out = w_out
-        self.contributions = contributions(intermediate, out_norms(w_out))
-        self._output_norms = torch.linalg.vector_norm(intermediate @ w_out.T, dim=-1)
-        positive = self.contributions[self.contributions > 0]
-        self.range = (float(positive.min()), float(positive.max())) if len(positive) else (0.0, 0.0)
-        """Smallest and largest contribution that is not zero; (0, 0) where all are."""
+    def __init__(self) -> None:
+        self.tokens = 0
+        """Tokens seen."""
+        self.smallest = float("inf")
+        """Smallest contribution that is not zero."""
+        self.largest = 0.0
+        """Largest contribution."""
+        self._grid: np.ndarray | None = None
+        self._sums = np.zeros(len(GRID))
 
-    def cett(self, threshold: float) -> float:
-        """Token-averaged CETT when neurons below `threshold` are left out; in [0, 1] or beyond."""
-        weak = torch.where(self.contributions < threshold, self.intermediate, 0)
-        tail_norms = torch.linalg.vector_norm(weak @ self.w_out.T, dim=-1)
-        ratio = torch.where(self._output_norms > 0, tail_norms / self._output_norms, 0)
-        return float(ratio.mean(dtype=torch.float64))
+    def update(self, intermediate: Tensor, w_out: Tensor) -> None:
+        """Take in some tokens: z, (tokens, d_f), and the layer's W_out, (d_h, d_f)."""
+        intermediate, w_out = intermediate.float(), w_out.float()
+        sizes = contributions(intermediate, out_norms(w_out))
+        self.tokens += len(intermediate)
+        self.largest = max(self.largest, float(sizes.max()))
+        positive = torch.where(sizes > 0, sizes, torch.inf)
+        self.smallest = min(self.smallest, float(positive.min()))
+        if self.largest == 0:
+            return
+        if self._grid is None:
+            self._grid = self.largest * GRID
+        whole = torch.linalg.vector_norm(intermediate @ w_out.T, dim=-1)
+        for index, threshold in enumerate(self._grid):
+            weak = torch.where(sizes < float(threshold), intermediate, 0)
+            tail = torch.linalg.vector_norm(weak @ w_out.T, dim=-1)
+            ratios = torch.where(whole > 0, tail / whole, 0)
+            self._sums[index] += float(ratios.sum(dtype=torch.float64))
 
     def threshold(self, cett: float) -> float:
-        """The eps whose token-averaged CETT is `cett`.
+        """The eps at which the token-averaged CETT is `cett`.
 
-        CETT grows with eps in steps, one per contribution; the result lies within 1e-3 relative
-        of the step that crosses `cett`. Targets below the first step give the smallest
-        contribution (exact zeros are weak, everything else stays active), targets that even the
-        largest contribution does not reach give a threshold above it (nothing is active).
+        Below the grid it is the smallest contribution (only exact zeros are weak), beyond what
+        leaving everything out reaches it lies above the largest (nothing is active). A layer
+        whose neurons never contributed has the threshold 0.
         """
-        low, high = self.range
-        if high == 0.0 or self.cett(low) >= cett:
-            return low
-        high = high * (1 + 1e-6)
-        if self.cett(high) <= cett:
-            return high
-        log_low, log_high = torch.tensor([low, high], dtype=torch.float64).log().tolist()
-        return crossing(lambda log_eps: self.cett(torch.tensor(log_eps).exp().item()) - cett,
-                        log_low, log_high, tolerance=1e-3)
-
-
-def crossing(f: Callable[[float], float], low: float, high: float, *, tolerance: float) -> float:
-    """exp of the log-value where the increasing `f` crosses zero between `low` and `high`."""
-    return float(torch.tensor(brentq(f, low, high, xtol=tolerance), dtype=torch.float64).exp())
+        if self._grid is None:
+            return 0.0
+        means = np.maximum.accumulate(self._sums / self.tokens)
+        if cett < means[0]:
+            return self.smallest
+        rising = np.flatnonzero(np.diff(means, prepend=0) > 0)
+        if cett >= means[-1] or len(rising) < 2:
+            return self.largest * (1 + 1e-6)
+        if cett < means[rising[0]]:
+            return self.smallest
+        curve = PchipInterpolator(np.log(means[rising]), np.log(self._grid[rising]))
+        return float(np.exp(curve(np.log(cett))))
