@@ -36,17 +36,22 @@ class DuplicateSearch:
         self._filter = np.zeros(2**FILTER_BITS, dtype=bool)
         self._filter[self._known >> np.uint64(64 - FILTER_BITS)] = True
 
-    def show(self, texts: list[str], *, not_for: list[int]) -> None:
-        """Compare all candidates with texts, except those that are of document `not_for[i]`."""
-        self._compare(texts, excluded=self._documents, label=np.array(not_for, dtype=np.int64))
+    def show(self, texts: list[tuple[str, int]]) -> None:
+        """Compare all candidates with texts, except those of the document given with the text.
+
+        A text that concerns all candidates comes with -1.
+        """
+        labels = np.array([document for _, document in texts], dtype=np.int64)
+        self._compare([text for text, _ in texts], excluded=self._documents, labels=labels)
 
     def show_each_other(self, texts: list[str]) -> None:
         """Compare the candidates with each other; `texts` as at the beginning."""
         numbers = np.arange(len(texts))
-        self._compare(texts, excluded=numbers, label=numbers)
+        self._compare(texts, excluded=numbers, labels=numbers)
 
-    def _compare(self, texts: list[str], excluded: np.ndarray, label: np.ndarray) -> None:
+    def _compare(self, texts: list[str], excluded: np.ndarray, labels: np.ndarray) -> None:
         hashes, units = shingles(texts)
+        # Most shingles occur in no candidate; a bitmap says so at the price of one look-up.
         maybe = np.flatnonzero(self._filter[hashes >> np.uint64(64 - FILTER_BITS)])
         if not len(maybe):
             return
@@ -56,7 +61,7 @@ class DuplicateSearch:
         seen = _incidence(units[maybe][hit], index[hit], (len(texts), len(self._known)))
         shared = (seen @ self._postings).tocoo()
         near = shared.data >= self._threshold * self._sizes[shared.col]
-        near &= label[shared.row] != excluded[shared.col]
+        near &= labels[shared.row] != excluded[shared.col]
         for unit in np.unique(shared.row[near]):
             size = len(np.unique(hashes[units == unit]))
             pairs = near & (shared.row == unit)

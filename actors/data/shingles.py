@@ -52,7 +52,8 @@ def _words(data: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     new[1:] |= is_word[1:] & ~is_word[:-1]
     # After a character that is a word of its own, what follows begins another.
     wide_end = np.zeros_like(new)
-    wide_end[3:] = data[:-3] >= 0xE0
+    wide_end[3:] = (data[:-3] >= 0xE0) & (data[:-3] < 0xF0)
+    wide_end[4:] |= data[:-4] >= 0xF0
     continues = (data & 0xC0) == 0x80
     new[1:] |= wide_end[1:] & is_word[1:] & ~continues[1:]
     new[0] |= is_word[0]

@@ -6,6 +6,7 @@ are sorted by their path inside the source, rows keep their order in the file.
 
 from __future__ import annotations
 
+import functools
 import gzip
 import importlib.metadata
 import json
@@ -171,6 +172,7 @@ def _read_huggingface(source: Source) -> Iterator[str]:
         yield _text_or_error(source, str(source.name), row[source.field])
 
 
+@functools.cache
 def _dataset(source: Source) -> Any:
     """The Hugging Face data set of `source`, which its library downloads once and caches."""
     try:

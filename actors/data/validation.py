@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from actors.data.duplicates import DuplicateSearch
 from actors.data.passages import Passage
 from actors.data.prepared import HALVES
 from actors.data.tokenizers import Tokenizer
@@ -51,8 +50,7 @@ def draw(documents: Iterable[list[Passage]], wanted_bytes: int) -> Draw:
         for passage in passages:
             total_bytes += pool.see(passage)
     kept, size = [], 0
-    unique = sorted(p for p in pool.kept.values() if p.rank not in pool.repeated)
-    unique.sort(key=lambda passage: passage.rank)
+    unique = [p for r, p in sorted(pool.kept.items()) if r not in pool.repeated]
     for passage in unique:
         size += len(passage.text.encode())
         if size > total_bytes / 2:
@@ -130,20 +128,20 @@ def tokens_per_half(data: Data) -> int:
     return sequences * data.sequence_tokens + 1
 
 
-def halves(drawn: Draw, search: DuplicateSearch, tokenizer: Tokenizer, half_tokens: int) -> Halves:
+def halves(drawn: Draw, resemblance: np.ndarray, tokenizer: Tokenizer, half_tokens: int) -> Halves:
     """Fill both halves to `half_tokens` at most with passages that resemble nothing else.
 
-    A half may end up short: see `shortage`.
+    `resemblance` is that of each passage drawn to any other text, 0 if under the threshold. A half
+    may end up short: see `shortage`.
     """
-    search.show_each_other([passage.text for passage in drawn.passages])
     result = Halves(
         tokens={},
         used=set(),
-        exact_duplicates=drawn.exact_duplicates + int(np.sum(search.resemblance == 1)),
-        near_duplicates=int(np.sum((search.resemblance > 0) & (search.resemblance < 1))),
+        exact_duplicates=drawn.exact_duplicates + int(np.sum(resemblance == 1)),
+        near_duplicates=int(np.sum((resemblance > 0) & (resemblance < 1))),
         passages=dict.fromkeys(HALVES, 0),
     )
-    clean = [p for p, r in zip(drawn.passages, search.resemblance, strict=True) if r == 0]
+    clean = [p for p, r in zip(drawn.passages, resemblance, strict=True) if r == 0]
     parts = _fill(clean, tokenizer, half_tokens, result)
     for half in HALVES:
         empty = np.empty(0, dtype=np.uint16)
@@ -172,7 +170,7 @@ def _fill(
     return parts
 
 
-def shortage(domain: str, drawn: Draw, found: Halves, data: Data) -> DefinitionError | None:
+def shortage(domain: str, drawn: Draw, found: Halves, data: Data) -> str | None:
     """What is wrong if a half is short, with what to write instead; None if both are full."""
     wanted = tokens_per_half(data)
     least = min(len(found.tokens[half]) for half in HALVES)
@@ -180,7 +178,7 @@ def shortage(domain: str, drawn: Draw, found: Halves, data: Data) -> DefinitionE
         return None
     possible = max(0, least - 1) // data.sequence_tokens * data.sequence_tokens * 2
     remedy = f"write data.validation.tokens: {possible}" if possible else "shorten sequence_tokens"
-    return DefinitionError(
+    return (
         f"data.domains.{domain}: only {2 * least} of {2 * (wanted - 1)} validation tokens can be "
         f"had from {drawn.documents} documents of {drawn.bytes} bytes (at most half of the text, "
         f"{found.exact_duplicates} exact and {found.near_duplicates} near duplicates dropped); "
