@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+
+import polars as pl
+import pytest
+from click.testing import CliRunner, Result
+from stores import step_row, tiny_store
+
+from study.main import cli
+from study.query_command import MAX_SHOWN_ROWS
+from study.tables import TABLES
+
+
+@pytest.fixture
+def root(tmp_path):
+    store = tiny_store(tmp_path)
+    for run in ("a", "b"):
+        with store.writer("steps", run=run, attempt=1) as writer:
+            for step in range(5):
+                writer.append(step, [step_row(step)])
+    with store.writer("neurons", run="a", attempt=1) as writer:
+        row = {"step": 4, "tokens": 64, "stage": "live", "layer": 0, "dead_ratio": 0.5}
+        writer.append(4, [row | {"frequency": [0.5, 0.0]}])
+    return tmp_path
+
+
+def ask(root, sql: str, *options: str) -> Result:
+    return CliRunner().invoke(cli, ["query", "tiny", sql, "--store", str(root), *options])
+
+
+def message(root, sql: str, *options: str) -> str:
+    """What the error says, and that its exit code is 2."""
+    result = ask(root, sql, *options)
+    assert result.exit_code != 0
+    assert getattr(result.exception, "exit_code", result.exit_code) == 2
+    return str(result.exception) + result.output
+
+
+def test_a_table_for_people(root):
+    result = ask(root, "SELECT run, MAX(step) AS last FROM steps GROUP BY run ORDER BY run")
+    assert result.exit_code == 0
+    assert [line.split() for line in result.stdout.splitlines()] == [
+        ["run", "last"],
+        ["a", "4"],
+        ["b", "4"],
+    ]
+
+
+def test_json_is_one_document_of_rows(root):
+    sql = "SELECT run, step, loss, memory_bytes FROM steps WHERE step = 1 ORDER BY run"
+    rows = json.loads(ask(root, sql, "--json").stdout)
+    assert rows == [{"run": r, "step": 1, "loss": 2.5, "memory_bytes": None} for r in "ab"]
+
+
+def test_csv_has_lists_too(root):
+    text = ask(root, "SELECT run, step, frequency FROM neurons", "--csv").stdout
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert rows == [{"run": "a", "step": "4", "frequency": "[0.5, 0.0]"}]
+
+
+def test_parquet_and_arrow_files_hold_the_same(root, tmp_path):
+    sql = "SELECT s.run, s.loss, n.dead_ratio FROM steps s JOIN neurons n USING (run, step)"
+    files = tmp_path / "x.parquet", tmp_path / "x.arrow"
+    for option, file in zip(("--parquet", "--arrow"), files, strict=True):
+        assert ask(root, sql, option, str(file)).exit_code == 0
+    assert pl.read_parquet(files[0]).rows() == [("a", 1.0, 0.5)]
+    assert pl.read_ipc(files[1]).rows() == [("a", 1.0, 0.5)]
+
+
+def test_every_table_can_be_asked_before_it_has_rows(root):
+    assert len(ask(root, "SHOW TABLES").stdout.split()) == 1 + len(TABLES)
+    assert json.loads(ask(root, "SELECT * FROM fits", "--json").stdout) == []
+    shown = ask(root, "SELECT COUNT(*) AS n FROM runs").stdout.split()
+    assert shown == ["n", "0"]
+
+
+@pytest.mark.parametrize(
+    ("sql", "said"),
+    [
+        ("SELECT los FROM steps", 'unable to find column "los"'),
+        ("SELECT loss FROM step", "relation 'step' was not found"),
+        ("SELEC loss FROM steps", "sql parser error"),
+        ("SELECT foo(loss) FROM steps", "unsupported function 'foo'"),
+        ("", "one statement"),
+    ],
+)
+def test_wrong_queries_say_what_there_is(root, sql, said):
+    text = message(root, sql)
+    assert said.replace("one statement", "one (and only one) statement") in text
+    assert "  steps: run, attempt, step, code_version, written_at, tokens, loss" in text
+    assert "Resolved plan" not in text
+
+
+def test_two_forms_at_once_are_refused(root):
+    assert "exclude each other" in message(root, "SELECT 1", "--json", "--arrow", "x")
+
+
+def test_a_long_result_is_cut_for_people_and_says_so(root):
+    tables = ", ".join(f"steps s{i}" for i in range(3))
+    result = ask(root, f"SELECT s0.step FROM {tables}")
+    assert result.exit_code == 0, result.output
+    assert len(result.stdout.splitlines()) == MAX_SHOWN_ROWS + 1
+    assert "of 1000 rows" in result.stderr
+
+
+def test_help_has_examples():
+    text = CliRunner().invoke(cli, ["query", "--help"]).output
+    assert 'sparsing query quickstart "SELECT run, tokens' in text
