@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from analysis.laws import PAPER_LAWS, Law, Span
+from analysis.laws import PAPER_LAWS, Law
 from analysis.points import Points
 from analysis.varpro import Problem, best_fit
 
@@ -27,10 +27,9 @@ def law_criteria(law: Law, points: Points) -> Criteria:
     parts = [part for part in FIRST_PARTS if int(part * n) > k and int(part * n) < n]
     ends = np.array([n, *(int(part * n) for part in parts)])
     fitted = np.arange(n) < ends[:, None]
-    span = Span(float(points.tokens[0]), float(points.tokens[-1]))
     values = np.broadcast_to(points.values, fitted.shape)
-    found = best_fit(Problem(law, points.tokens, values, points.weights * fitted, span))
-    shape = law.shape(points.tokens, found.theta, span)
+    found = best_fit(Problem(law, points.tokens, values, points.weights * fitted, points.span))
+    shape = law.shape(points.tokens, found.theta, points.span)
     missed = np.abs(points.values - found.start[:, None] - found.change[:, None] * shape)
     ahead = ~fitted & (np.arange(n) < (ends + max(1, n // 10))[:, None])
     floor = (1e-9 * np.abs(points.values).max()) ** 2

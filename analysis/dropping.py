@@ -7,36 +7,46 @@ a parameter, as if it had a free mean of its own. Points are dropped only for a 
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
-from analysis.laws import Floats, Integers, Law, Span
+from analysis.laws import Floats, Integers, Law
 from analysis.points import Points
 from analysis.varpro import Problem, best_fit
 
 GAIN = 6.0
 MOST_DROPPED = 1 / 3
 """At most this share of the points is dropped."""
+ROUGHLY = 1e-4
+"""Fits for this choice stop at this relative gain: the BIC is then known to 0.01."""
 SPARE_POINTS = 3
 """Points that stay beyond the law's parameters."""
 
 
-def choose_dropped(points: Points, laws: list[Law], drop: int | None) -> tuple[Law, int]:
+class Choice(NamedTuple):
+    """A law, the early points to drop, and coordinates (1, k) near the optimum of the rest."""
+
+    law: Law
+    dropped: int
+    theta: Floats
+
+
+def choose(points: Points, laws: list[Law], drop: int | None) -> Choice:
     """The law that fits best, and the number of early points to drop (`drop` if it is given)."""
-    if drop is not None and len(laws) == 1:
-        return laws[0], drop
-    best: tuple[float, Law, int] | None = None
+    best: tuple[float, Choice] | None = None
     for law in laws:
-        counts = np.arange(most_dropped(len(points.tokens), law) + 1)
-        if drop is not None:
-            counts = np.array([drop])
-        bic = bic_by_dropped(points, law, counts)
+        most = most_dropped(len(points.tokens), law)
+        counts = np.arange(most + 1) if drop is None else np.array([drop])
+        bic, theta = bic_by_dropped(points, law, counts)
         chosen = int(bic.argmin())
         if drop is None and bic[0] - bic[chosen] <= GAIN:
             chosen = 0
         if best is None or bic[chosen] < best[0]:
-            best = float(bic[chosen]), law, int(counts[chosen])
+            choice = Choice(law, int(counts[chosen]), theta[chosen : chosen + 1])
+            best = float(bic[chosen]), choice
     assert best is not None
-    return best[1:]
+    return best[1]
 
 
 def most_dropped(points: int, law: Law) -> int:
@@ -45,12 +55,14 @@ def most_dropped(points: int, law: Law) -> int:
     return max(0, min(int(points * MOST_DROPPED), spare))
 
 
-def bic_by_dropped(points: Points, law: Law, counts: Integers) -> Floats:
-    """BIC for each count of dropped points: (counts,)."""
+def bic_by_dropped(points: Points, law: Law, counts: Integers) -> tuple[Floats, Floats]:
+    """BIC and the best coordinates for each count of dropped points: (counts,), (counts, k)."""
     n = len(points.tokens)
     kept = np.arange(n) >= counts[:, None]
-    span = Span(float(points.tokens[0]), float(points.tokens[-1]))
     values = np.broadcast_to(points.values, kept.shape)
-    sse = best_fit(Problem(law, points.tokens, values, points.weights * kept, span)).sse
+    problem = Problem(law, points.tokens, values, points.weights * kept, points.span)
+    found = best_fit(problem, starts=1, converged=ROUGHLY)
     floor = n * (1e-9 * np.abs(points.values).max()) ** 2
-    return n * np.log(np.maximum(sse, floor) / n) + (2 + len(law.coordinates) + counts) * np.log(n)
+    parameters = 2 + len(law.coordinates) + counts
+    bic = n * np.log(np.maximum(found.sse, floor) / n) + parameters * np.log(n)
+    return bic, found.theta

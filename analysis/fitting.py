@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from analysis.dropping import choose_dropped
+from analysis.dropping import choose
 from analysis.fit import Bounds, Fit
-from analysis.laws import PAPER_LAWS, Floats, Law, Span
+from analysis.laws import PAPER_LAWS, Floats, Law
 from analysis.points import BILLION, Points, read_points
 from analysis.region import Region, confidence_region
 from analysis.robust import LOSSES, Loss, robust_weights
@@ -51,9 +51,9 @@ def fit_curve(
     candidates = list(PAPER_LAWS.values()) if law == "auto" else [PAPER_LAWS[law]]
     if warmup_tokens is not None:
         drop = (drop or 0) + int((points.tokens <= warmup_tokens / BILLION).sum())
-    chosen, dropped = choose_dropped(points, candidates, drop)
+    chosen, dropped, theta = choose(points, candidates, drop)
     rest = points.after(dropped)
-    problem, solution = _estimate(chosen, rest, loss)
+    problem, solution = _estimate(chosen, rest, theta, loss)
     region = confidence_region(problem, solution, 2 + len(chosen.coordinates), level)
     said = [f"law '{chosen.name}' chosen by fit"] if law == "auto" else []
     if drop is None and dropped:
@@ -81,11 +81,10 @@ def _check(law: str, loss: str, level: float) -> None:
         raise DefinitionError(f"level lies between 0 and 1, got {level:g}; 0.95 is usual")
 
 
-def _estimate(law: Law, points: Points, loss: Loss) -> tuple[Problem, Solution]:
-    """The optimum; with a robust loss, of the reweighted problem."""
-    span = Span(float(points.tokens[0]), float(points.tokens[-1]))
-    problem = Problem(law, points.tokens, points.values, points.weights, span)
-    solution = best_fit(problem)
+def _estimate(law: Law, points: Points, theta: Floats, loss: Loss) -> tuple[Problem, Solution]:
+    """The optimum near theta; with a robust loss, of the reweighted problem."""
+    problem = Problem(law, points.tokens, points.values, points.weights, points.span)
+    solution = best_fit(problem, starts=2, known=theta)
     if loss != "least_squares":
         problem, solution = robust_weights(problem, solution, loss)
     return problem, solution
@@ -119,7 +118,7 @@ def _describe(
     law, n = problem.law, len(points.tokens)
     estimates = law.parameters(solution.theta, solution.start, solution.change, problem.span)
     flat = float(solution.change[0]) == 0.0
-    intervals = {name: interval(region, name) for name in law.parameter_names}
+    intervals = intervals_of(law, region)
     identified = {name: None not in bounds for name, bounds in intervals.items()}
     return Fit(
         law=law.name,
@@ -148,21 +147,25 @@ def _number(value: float, unknown: bool) -> float | None:
     return float(value) if np.isfinite(value) and not unknown else None
 
 
-def interval(region: Region | None, name: str) -> Bounds:
-    """A parameter's interval; None = open: unbounded, or it ends only where the search does."""
+def intervals_of(law: Law, region: Region | None) -> dict[str, Bounds]:
+    """Each parameter's interval; None = open: unbounded, or it ends only where the search does."""
+    names = law.parameter_names
     if region is None or not region.trend:
-        return None, None
-    law, span = region.problem.law, region.problem.span
+        return dict.fromkeys(names, (None, None))
 
-    def quantity(theta: Floats, start: Floats, change: Floats) -> Floats:
-        return law.parameters(theta, start, change, span)[name]
+    def quantities(theta: Floats, start: Floats, change: Floats) -> Floats:
+        found = law.parameters(theta, start, change, region.problem.span)
+        return np.stack(np.broadcast_arrays(*found.values(), start)[:-1])
 
-    low, high = region.extremes(quantity)
-    low_inside, high_inside = region.extremes(quantity, inside=True)
-    if name == law.limit_parameter:
-        steady = law.shape_limit(region.theta, span).max() < DIVERGED_SHAPE
-        return (low if steady and low > 0 else None), (high if steady and high < 1 else None)
-    return (low if low == low_inside else None), (high if high == high_inside else None)
+    intervals: dict[str, Bounds] = {}
+    for name, found in zip(names, region.extremes(quantities), strict=True):
+        low_open, high_open = found.low_at_bound, found.high_at_bound
+        if name == law.limit_parameter:
+            diverged = bool(region.limit_shape.max() > DIVERGED_SHAPE)
+            low_open, high_open = diverged or found.low <= 0, diverged or found.high >= 1
+        low, high = (None if low_open else found.low), (None if high_open else found.high)
+        intervals[name] = low, high
+    return intervals
 
 
 def _warnings(

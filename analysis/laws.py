@@ -24,7 +24,7 @@ Bools = NDArray[np.bool_]
 Integers = NDArray[np.int64]
 Parameters = dict[str, Any]
 
-ALPHA_GRID = np.concatenate([[1e-3], np.geomspace(0.02, 10.0, 27)])
+ALPHA_GRID = np.concatenate([[1e-3], np.geomspace(0.03, 10.0, 17)])
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ class LogspacePowerLaw(Law):
     direction = -1
     coordinates = (
         Coordinate("alpha", ALPHA_GRID),
-        Coordinate("log E", np.log(np.geomspace(1e-3, 300.0, 40))),
+        Coordinate("log E", np.log(np.geomspace(1e-3, 300.0, 24))),
     )
     limit_parameter = "A0"
     limit_not_negative = True

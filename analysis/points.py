@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from analysis.laws import Floats
+from analysis.laws import Floats, Span
 from study.errors import DefinitionError
 
 BILLION = 1e9
@@ -20,6 +20,8 @@ class Points:
     tokens: Floats
     values: Floats
     weights: Floats
+    span: Span
+    """Of all points of the curve, also of those dropped since."""
     warnings: tuple[str, ...] = ()
 
     def after(self, dropped: int) -> Points:
@@ -28,6 +30,7 @@ class Points:
             self.tokens[dropped:],
             self.values[dropped:],
             normalized(self.weights[dropped:]),
+            self.span,
             self.warnings,
         )
 
@@ -76,7 +79,9 @@ def read_points(
             f"{y.max():g}; divide percentages by 100"
         )
     order = np.argsort(x, kind="stable")
-    return Points(x[order] / BILLION, y[order], normalized(w[order]), tuple(warnings))
+    x = x[order] / BILLION
+    span = Span(float(x[0]), float(x[-1]))
+    return Points(x, y[order], normalized(w[order]), span, tuple(warnings))
 
 
 def _column(name: str, values: ArrayLike) -> Floats:

@@ -47,17 +47,12 @@ def band(region: Region, tokens: Floats, *, measurement: bool) -> tuple[Floats, 
 
     With `measurement`, where a new measurement of average weight would fall; else the law itself.
     """
-    problem, law = region.problem, region.problem.law
-    theta, centre = region.theta, region.centre
-    weights, total = problem.weights, problem.weights.sum()
-    shape = law.shape(problem.tokens, theta, problem.span)
-    mean = shape @ weights / total
-    spread = np.maximum(((shape - mean[:, None]) ** 2) @ weights, 1e-300)[:, None]
-    at = law.shape(tokens, theta, problem.span)
+    law, centre = region.problem.law, region.centre
+    at = law.shape(tokens, region.theta, region.problem.span)
     value = centre.start[:, None] + centre.change[:, None] * at
-    variance = 1 / total + (at - mean[:, None]) ** 2 / spread
-    slack = np.sqrt(np.maximum(region.limit_sse - centre.sse, 0.0))[:, None]
-    reach = slack * np.sqrt(variance + measurement)
+    away = (at - region.mean_shape[:, None]) ** 2 / region.spread[:, None]
+    variance = 1 / region.problem.weights.sum() + away
+    reach = region.slack[:, None] * np.sqrt(variance + measurement)
     low, high = (value - reach).min(0), (value + reach).max(0)
     return (np.maximum(low, 0.0), high) if law.limit_not_negative else (low, high)
 

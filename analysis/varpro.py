@@ -8,15 +8,18 @@ samples, rows of a confidence region); a batch of one is a curve.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from analysis.laws import Floats, Integers, Law, Span
 
 DIFFERENCE_STEP = 1e-6
+MOST_DAMPING = 1e3
 MAX_ITERATIONS = 60
-CONVERGED = 1e-12
+CONVERGED = 1e-10
 """Relative improvement of the sum of squares below which a problem has converged."""
 
 
@@ -33,11 +36,30 @@ class Problem:
     weights: Floats
     span: Span
 
-    def take(self, rows: Integers | slice) -> Problem:
+    @cached_property
+    def root_weights(self) -> Floats:
+        """Square roots of the weights."""
+        return np.sqrt(self.weights)
+
+    def take(self, rows: Integers) -> Problem:
         """The problems at `rows` of the batch."""
-        weights = self.weights[rows] if self.weights.ndim > 1 else self.weights
-        values = self.values[rows] if self.values.ndim > 1 else self.values
-        return replace(self, values=values, weights=weights)
+        return self._each(lambda column: column[rows])
+
+    def spread(self) -> Problem:
+        """The batch with an axis of length 1 behind it, for several theta to each problem."""
+        return self._each(lambda column: column[:, None])
+
+    def repeat(self, batch: int, count: int) -> Problem:
+        """A batch in which each problem comes `count` times, one after the other."""
+        return self._each(
+            lambda column: np.repeat(column, count, axis=0) if batch > 1 else column[0]
+        )
+
+    def _each(self, change: Callable[[Floats], Floats]) -> Problem:
+        """The same problem with its batched columns changed; common ones stay."""
+        values = change(self.values) if self.values.ndim > 1 else self.values
+        weights = change(self.weights) if self.weights.ndim > 1 else self.weights
+        return Problem(self.law, self.tokens, values, weights, self.span)
 
 
 @dataclass(frozen=True)
@@ -54,27 +76,34 @@ class Solution:
     residuals: Floats
     sse: Floats
 
+    def rows(self, rows: Integers) -> Solution:
+        """The solutions at `rows` of the batch."""
+        return Solution(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
+
 
 def solve(problem: Problem, theta: Floats) -> Solution:
     """The best allowed start and change at coordinates theta (..., k)."""
     law, weights, values = problem.law, problem.weights, problem.values
     shape = law.shape(problem.tokens, theta, problem.span)
-    total = weights.sum(-1)
-    mean_shape = (weights * shape).sum(-1) / total
-    mean_value = (weights * values).sum(-1) / total
+    total = np.add.reduce(weights, -1)
+    mean_shape = _dot(weights, shape) / total
     centred = shape - mean_shape[..., None]
     weighted = weights * centred
-    variance = (weighted * centred).sum(-1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        change = np.where(variance > 0, (weighted * values).sum(-1) / variance, 0.0)
+    variance = np.maximum(_dot(weighted, centred), 1e-300)
+    change = _dot(weighted, values) / variance
     if law.direction:
-        change = np.where(change * law.direction < 0, 0.0, change)
-    start = mean_value - change * mean_shape
+        change = np.maximum(change * law.direction, 0.0) * law.direction
+    start = _dot(weights, values) / total - change * mean_shape
     if law.limit_not_negative:
         start, change = _keep_limit(problem, theta, shape, start, change)
-    fitted = start[..., None] + change[..., None] * shape
-    residuals = np.sqrt(weights) * (values - fitted)
-    return Solution(theta, start, change, residuals, (residuals**2).sum(-1))
+    residuals = values - start[..., None] - change[..., None] * shape
+    residuals *= problem.root_weights
+    return Solution(theta, start, change, residuals, _dot(residuals, residuals))
+
+
+def _dot(left: Floats, right: Floats) -> Floats:
+    """Sum of products over the points: (..., n), (..., n) -> (...)."""
+    return np.einsum("...n,...n->...", left, right)
 
 
 def _keep_limit(
@@ -87,7 +116,7 @@ def _keep_limit(
         return start, change
     beyond = shape - limit_shape[..., None]
     weighted = problem.weights * beyond
-    bound = (weighted * problem.values).sum(-1) / (weighted * beyond).sum(-1)
+    bound = _dot(weighted, problem.values) / np.maximum(_dot(weighted, beyond), 1e-300)
     change = np.where(negative, bound, change)
     return np.where(negative, -bound * limit_shape, start), change
 
@@ -115,127 +144,154 @@ def grid_sse(problem: Problem, theta: Floats) -> Floats:
     mean = weights @ shape.T / total
     variance = weights @ (shape**2).T - total * mean**2
     covariance = weighted @ shape.T
-    with np.errstate(divide="ignore", invalid="ignore"):
-        change = np.where(variance > 1e-14, covariance / variance, 0.0)
+    change = np.where(variance > 1e-14, covariance / np.maximum(variance, 1e-14), 0.0)
     if law.direction:
         change = np.where(change * law.direction < 0, 0.0, change)
     sse = (weighted * centred).sum(-1, keepdims=True) - change * covariance
     if not law.limit_not_negative:
         return sse
-    offset = values.sum(-1, keepdims=True) * 0 + (weights * values).sum(-1, keepdims=True) / total
+    offset = (weights * values).sum(-1, keepdims=True) / total
     limit_shape = law.shape_limit(theta, problem.span)
     negative = offset + change * (limit_shape - mean) < 0
     if not negative.any():
         return sse
     against = covariance + offset * total * (mean - limit_shape)
     square = variance + total * (mean - limit_shape) ** 2
-    bound = (weights * values**2).sum(-1, keepdims=True) - against**2 / square
+    bound = (weights * values**2).sum(-1, keepdims=True) - against**2 / np.maximum(square, 1e-300)
     return np.where(negative, bound, sse)
 
 
-def refine(problem: Problem, theta: Floats, *, free: tuple[int, ...] | None = None) -> Solution:
+@dataclass
+class _State:
+    """Where each problem of a batch stands: solution and derivatives of its residuals."""
+
+    theta: Floats
+    start: Floats
+    change: Floats
+    residuals: Floats
+    sse: Floats
+    derivatives: Floats
+
+    def rows(self, rows: Integers) -> _State:
+        """The problems at `rows`."""
+        return _State(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
+
+    def put(self, rows: Integers, other: _State, taken: Integers) -> None:
+        """Replace the problems at `rows` by those at `taken` of another state."""
+        for name in self.__dataclass_fields__:
+            getattr(self, name)[rows] = getattr(other, name)[taken]
+
+
+def refine(
+    problem: Problem,
+    theta: Floats,
+    *,
+    free: tuple[int, ...] | None = None,
+    converged: float = CONVERGED,
+) -> Solution:
     """Levenberg-Marquardt from theta (B, k) inside the bounds; coordinates not `free` stay.
 
     The Jacobian is the projected residual's own, by differences, so that it also knows where a
     constraint binds. Problems that have converged leave the batch.
     """
-    law = problem.law
-    low = np.array([c.low for c in law.coordinates])
-    high = np.array([c.high for c in law.coordinates])
-    free = tuple(range(len(low))) if free is None else free
-    best = solve(problem, theta)
+    low, high = bounds(problem.law)
+    free = tuple(range(theta.shape[1])) if free is None else free
     if not free:
-        return best
-    fields = [np.array(f) for f in (best.theta, best.start, best.change, best.residuals, best.sse)]
-    damping = np.full(len(theta), 1e-3)
-    active = np.arange(len(theta))
+        return solve(problem, theta)
+    state = _look(problem, theta, free, high)
+    damping, active = np.full(len(theta), 1e-3), np.arange(len(theta))
     for _ in range(MAX_ITERATIONS):
-        part = problem.take(active)
-        now = Solution(*(f[active] for f in fields))
-        step = _step(part, now, damping[active], free, low, high)
-        trial = solve(part, np.clip(now.theta + step, low, high))
+        now, part = state, problem
+        if len(active) < len(theta):
+            now, part = state.rows(active), problem.take(active)
+        step = _step(now, damping[active], free, low, high)
+        trial = _look(part, np.clip(now.theta + step, low, high), free, high)
         better = trial.sse < now.sse
-        done = np.where(better, now.sse - trial.sse <= CONVERGED * now.sse, damping[active] > 1e6)
-        done |= ~step.any(-1)
-        for field, new in zip(
-            fields,
-            (trial.theta, trial.start, trial.change, trial.residuals, trial.sse),
-            strict=True,
-        ):
-            field[active[better]] = new[better]
-        damping[active] = np.where(better, damping[active] / 8, damping[active] * 8)
+        gained = now.sse - trial.sse
+        # A step that is refused at high damping, or is none, ends at a minimum, too.
+        done = np.where(better, gained <= converged * now.sse, damping[active] > MOST_DAMPING)
+        done |= ~step.any(-1) | (~better & (-gained <= 1e-14 * now.sse))
+        taken = np.flatnonzero(better)
+        state.put(active[taken], trial, taken)
+        damping[active] *= np.where(better, 1 / 8, 8)
         active = active[~done]
         if not len(active):
             break
-    return Solution(*fields)
+    return Solution(state.theta, state.start, state.change, state.residuals, state.sse)
 
 
-def jacobian(problem: Problem, solution: Solution, free: tuple[int, ...], high: Floats) -> Floats:
-    """Derivatives of the projected residuals by the free coordinates: (B, n, len(free))."""
-    columns = []
-    for index in free:
-        # Backwards at the upper bound, so that the shape is never asked for beyond it.
-        inside = solution.theta[:, index] + DIFFERENCE_STEP <= high[index]
-        moved = solution.theta.copy()
-        step = np.where(inside, DIFFERENCE_STEP, -DIFFERENCE_STEP)
-        moved[:, index] += step
-        columns.append((solve(problem, moved).residuals - solution.residuals) / step[:, None])
-    return np.stack(columns, axis=-1)
-
-
-def _step(
-    problem: Problem,
-    now: Solution,
-    damping: Floats,
-    free: tuple[int, ...],
-    low: Floats,
-    high: Floats,
-) -> Floats:
-    """The damped Gauss-Newton step; coordinates pressed against a bound do not move."""
-    derivatives = jacobian(problem, now, free, high)
-    gradient = np.einsum("bnk,bn->bk", derivatives, now.residuals)
-    normal = np.einsum("bnk,bnl->bkl", derivatives, derivatives)
-    at = now.theta[:, free]
-    pressed = ((at <= low[list(free)]) & (gradient > 0)) | (
-        (at >= high[list(free)]) & (gradient < 0)
+def bounds(law: Law) -> tuple[Floats, Floats]:
+    """Lower and upper bounds of a law's coordinates, (k,) each."""
+    return (
+        np.array([coordinate.low for coordinate in law.coordinates]),
+        np.array([coordinate.high for coordinate in law.coordinates]),
     )
-    kept = ~pressed
-    normal = normal * (kept[:, :, None] & kept[:, None, :])
-    diagonal = np.einsum("bkk->bk", normal)
-    diagonal += damping[:, None] * diagonal + pressed + 1e-300
+
+
+def jacobian(problem: Problem, theta: Floats) -> Floats:
+    """Derivatives of the projected residuals by all coordinates: theta (B, k) -> (B, k, n)."""
+    _, high = bounds(problem.law)
+    return _look(problem, theta, tuple(range(theta.shape[1])), high).derivatives
+
+
+def _look(problem: Problem, theta: Floats, free: tuple[int, ...], high: Floats) -> _State:
+    """Solve at theta (B, k) and at its neighbours, in one call."""
+    around = np.empty((len(theta), len(free) + 1, theta.shape[1]))
+    around[:] = theta[:, None]
+    # Backwards at the upper bound, so that the shape is never asked for beyond it.
+    steps = np.where(theta + DIFFERENCE_STEP <= high, DIFFERENCE_STEP, -DIFFERENCE_STEP)
+    for i, index in enumerate(free):
+        around[:, i + 1, index] += steps[:, index]
+    found = solve(problem.spread(), around)
+    here = found.residuals[:, 0]
+    derivatives = (found.residuals[:, 1:] - here[:, None]) / steps[:, free, None]
+    return _State(theta, found.start[:, 0], found.change[:, 0], here, found.sse[:, 0], derivatives)
+
+
+def _step(now: _State, damping: Floats, free: tuple[int, ...], low: Floats, high: Floats) -> Floats:
+    """The damped Gauss-Newton step; coordinates pressed against a bound do not move."""
+    at, slopes = now.theta[:, free], now.derivatives
+    gradient = np.einsum("bkn,bn->bk", slopes, now.residuals)
+    pressed = np.where(gradient > 0, at <= low[free,], at >= high[free,])
+    gradient = np.where(pressed, 0.0, gradient)
+    diagonal = np.einsum("bkn,bkn->bk", slopes, slopes) * (1 + damping[:, None]) + 1e-300
     step = np.zeros_like(now.theta)
-    step[:, free] = -np.linalg.solve(normal, (gradient * kept)[..., None])[..., 0]
+    if len(free) == 1:
+        step[:, free] = -gradient / diagonal
+        return step
+    # Two coordinates: Cramer's rule; a pressed one takes no part.
+    cross = _dot(slopes[:, 0], slopes[:, 1]) * ~pressed.any(-1)
+    determinant = diagonal[:, 0] * diagonal[:, 1] - cross**2 + 1e-300
+    step[:, free] = (cross[:, None] * gradient[:, ::-1] - diagonal[:, ::-1] * gradient) / (
+        determinant[:, None]
+    )
     return step
 
 
-def best_fit(problem: Problem) -> Solution:
-    """The optimum for each problem of a batch (B, n): grid, then refinement from four basins."""
-    law = problem.law
-    points = grid(law)
-    sse = grid_sse(problem, points)
-    starts = _starts(law, points, sse)
-    count, batch = starts.shape[1], len(sse)
-    repeated = replace(
-        problem,
-        values=np.repeat(np.atleast_2d(problem.values), count, axis=0),
-        weights=problem.weights
-        if problem.weights.ndim == 1
-        else np.repeat(problem.weights, count, axis=0),
-    )
-    found = refine(repeated, starts.reshape(batch * count, -1))
+def best_fit(
+    problem: Problem,
+    *,
+    starts: int = 3,
+    known: Floats | None = None,
+    converged: float = CONVERGED,
+) -> Solution:
+    """The optimum for each problem of a batch (B, n): grid, then refinement of the best basins.
+
+    `known` (B, k): coordinates that are a good start, too.
+    """
+    points = grid(problem.law)
+    chosen = _starts(points, grid_sse(problem, points), starts)
+    if known is not None:
+        chosen = np.concatenate([known[:, None], chosen], axis=1)
+    batch, count = chosen.shape[:2]
+    repeated = problem.repeat(batch, count)
+    found = refine(repeated, chosen.reshape(batch * count, -1), converged=converged)
     pick = np.arange(batch) * count + found.sse.reshape(batch, count).argmin(1)
-    return Solution(
-        found.theta[pick],
-        found.start[pick],
-        found.change[pick],
-        found.residuals[pick],
-        found.sse[pick],
-    )
+    return found.rows(pick)
 
 
-def _starts(law: Law, points: Floats, sse: Floats) -> Floats:
-    """The best grid point in each of four bands of the first coordinate: (B, 4, k)."""
-    bands = min(4, len(law.coordinates[0].grid)) if law.coordinates else 1
-    parts = np.array_split(np.arange(len(points)), bands)
-    best = np.stack([part[sse[:, part].argmin(1)] for part in parts], axis=1)
+def _starts(points: Floats, sse: Floats, count: int) -> Floats:
+    """The best grid point in each of `count` bands of the first coordinate: (B, count, k)."""
+    bands = np.array_split(np.arange(len(points)), min(count, len(points)))
+    best = np.stack([band[sse[:, band].argmin(1)] for band in bands], axis=1)
     return points[best]
