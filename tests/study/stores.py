@@ -38,3 +38,64 @@ def step_row(step: int, **changes: Any) -> dict[str, Any]:
         "step_seconds": 0.16,
     }
     return row | changes
+
+
+def write_rows(
+    store: StudyStore,
+    table: str,
+    run: str,
+    rows: list[dict[str, Any]],
+    *,
+    attempt: int = 1,
+    stream: str = "main",
+) -> None:
+    """Append rows under the next sequence number, durably."""
+    with store.writer(table, run=run, attempt=attempt, stream=stream) as writer:
+        writer.append(writer.next_seq, rows)
+
+
+def state_row(state: str, step: int = 0, **changes: Any) -> dict[str, Any]:
+    """A row of the table `runs`."""
+    return {"step": step, "state": state} | changes
+
+
+def checkpoint_row(step: int, **changes: Any) -> dict[str, Any]:
+    """A row of the table `checkpoints`."""
+    return {"step": step, "tokens": 16 * step, "path": f"checkpoints/{step}"} | changes
+
+
+def sparsity_row(step: int, activation_ratio: float, **changes: Any) -> dict[str, Any]:
+    """A row of the table `sparsity`: the mean over layers of the mixture."""
+    row = {
+        "step": step,
+        "tokens": 16 * step,
+        "stage": "live",
+        "metric": "cett_ppl",
+        "p_percent": 1.0,
+        "cett": 0.2,
+        "activation_ratio": activation_ratio,
+        "measured_tokens": 1000,
+        "measure_seconds": 0.5,
+    }
+    return row | changes
+
+
+def fit_row(step: int, **changes: Any) -> dict[str, Any]:
+    """A row of the table `fits`, of a law whose limit is not identified."""
+    row = {
+        "step": step,
+        "tokens": 16 * step,
+        "stage": "live",
+        "law": "relu",
+        "parameters": '{"a0": 0.1}',
+        "intervals": '{"a0": [null, 0.3]}',
+        "identified": '{"a0": false}',
+        "mse": 1e-6,
+        "points": 2,
+        "dropped": 0,
+        "rows_tokens": [16, 32],
+        "rows_activation_ratio": [0.5, 0.4],
+        "settings": "{}",
+        "fit_seconds": 0.02,
+    }
+    return row | changes

@@ -1,0 +1,180 @@
+"""How a study stands, from its store alone: what `status`, `watch` and the exporter show."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import polars as pl
+
+from study.plan import Run, plan_runs
+from study.store import StudyStore
+
+STATES = ("planned", "waiting", "training", "measuring", "done", "failed")
+SPEED_ROWS = 20
+"""Speed is the median over so many of the newest steps."""
+
+Rows = dict[str, dict[str, Any]]
+"""One row for each run that has any, by run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunStatus:
+    """How a run stands; None where the store has nothing on it yet."""
+
+    run: Run
+    state: str
+    """The newest of STATES; `planned` before the first row."""
+    reason: str | None
+    attempt: int
+    """Lives so far; 0 before the first."""
+    device: str | None
+    tokens: int
+    """Training tokens whose steps are in the store."""
+    loss: float | None
+    """Of the newest step, nats per token."""
+    learning_rate: float | None
+    tokens_per_second: float | None
+    """While training: median over the newest steps."""
+    eta_seconds: float | None
+    """While training: until the last step, at this speed."""
+    checkpoints: int
+    """Complete ones."""
+    activation_ratio: float | None
+    """Of the newest checkpoint measured, mean over layers, the mixture."""
+    stage: str | None
+    """Stage of that measurement: `final` where there is one, else `live`."""
+    law: str | None
+    """Law of the newest fit; None before the first fit."""
+    limit: float | None
+    """Its limit of the activation ratio; None where it is not identified."""
+    limit_low: float | None
+    """End of the 95 % interval; None = open."""
+    limit_high: float | None
+    age_seconds: float | None
+    """Age of the run's newest row."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will come of the run by itself."""
+        return self.state in ("done", "failed")
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values, with what was planned beside what is done; None for what is not finite."""
+        values = {
+            key: None if isinstance(value, float) and not math.isfinite(value) else value
+            for key, value in asdict(self).items()
+            if key != "run"
+        }
+        planned = {
+            "run": self.run.id,
+            "tokens_planned": self.run.tokens,
+            "checkpoints_planned": len(self.run.checkpoint_steps),
+        }
+        return planned | values
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyStatus:
+    """How all runs of a study stand, in the order of the plan."""
+
+    study_id: str
+    runs: tuple[RunStatus, ...]
+
+    @classmethod
+    def read(cls, store: StudyStore) -> StudyStatus:
+        """What the store says now."""
+        parts = {
+            "states": _states(store),
+            "steps": _steps(store),
+            "checkpoints": _checkpoints(store),
+            "measured": _measured(store),
+            "fits": _fits(store),
+        }
+        runs = [
+            _run_status(run, {name: rows.get(run.id, {}) for name, rows in parts.items()})
+            for run in plan_runs(store.study)
+        ]
+        return cls(study_id=store.study_id, runs=tuple(runs))
+
+    @property
+    def states(self) -> dict[str, int]:
+        """How many runs are in each of STATES."""
+        counts = Counter(run.state for run in self.runs)
+        return {state: counts[state] for state in STATES}
+
+    @property
+    def ended(self) -> bool:
+        """Whether every run is done or failed."""
+        return all(run.ended for run in self.runs)
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values, for programs."""
+        runs = [run.as_json() for run in self.runs]
+        return {"study": self.study_id, "states": self.states, "runs": runs}
+
+
+def _run_status(run: Run, parts: Rows) -> RunStatus:
+    state, step, fit = parts["states"], parts["steps"], parts["fits"]
+    training = state.get("state") == "training"
+    tokens = step.get("tokens", 0)
+    speed = step.get("speed") if training else None
+    written = [row["written_at"] for row in parts.values() if row]
+    return RunStatus(
+        run=run,
+        state=state.get("state", "planned"),
+        reason=state.get("reason"),
+        attempt=state.get("attempt", 0),
+        device=state.get("device"),
+        tokens=tokens,
+        loss=step.get("loss"),
+        learning_rate=step.get("learning_rate"),
+        tokens_per_second=speed,
+        eta_seconds=(run.tokens - tokens) / speed if speed else None,
+        checkpoints=parts["checkpoints"].get("count", 0),
+        activation_ratio=parts["measured"].get("activation_ratio"),
+        stage=parts["measured"].get("stage"),
+        law=fit.get("law"),
+        limit=fit.get("limit_activation_ratio"),
+        limit_low=fit.get("limit_low"),
+        limit_high=fit.get("limit_high"),
+        age_seconds=(datetime.now(UTC) - max(written)).total_seconds() if written else None,
+    )
+
+
+def _by_run(frame: pl.LazyFrame) -> Rows:
+    return {row["run"]: row for row in frame.collect().iter_rows(named=True)}
+
+
+def _states(store: StudyStore) -> Rows:
+    """The newest change of state; device and attempt of the newest row that has one."""
+    ordered = store.scan("runs").sort("written_at", maintain_order=True)
+    newest = [pl.col("state", "reason", "written_at").last(), pl.col("attempt").max()]
+    return _by_run(ordered.group_by("run").agg(*newest, pl.col("device").drop_nulls().last()))
+
+
+def _steps(store: StudyStore) -> Rows:
+    ordered = store.scan("steps", newest=True).sort("step")
+    newest = pl.col("tokens", "loss", "learning_rate", "written_at").last()
+    speed = pl.col("tokens_per_second").tail(SPEED_ROWS).median().alias("speed")
+    return _by_run(ordered.group_by("run").agg(newest, speed))
+
+
+def _checkpoints(store: StudyStore) -> Rows:
+    count = pl.col("step").n_unique().alias("count")
+    return _by_run(store.scan("checkpoints").group_by("run").agg(count, pl.col("written_at").max()))
+
+
+def _measured(store: StudyStore) -> Rows:
+    means = store.scan("sparsity").filter(pl.col("layer").is_null(), pl.col("domain").is_null())
+    ordered = means.sort(pl.col("stage") == "final", "step", maintain_order=True)
+    newest = pl.col("activation_ratio", "stage", "tokens").last()
+    return _by_run(ordered.group_by("run").agg(newest, pl.col("written_at").max()))
+
+
+def _fits(store: StudyStore) -> Rows:
+    columns = ["law", "limit_activation_ratio", "limit_low", "limit_high", "written_at"]
+    return _by_run(store.scan("fits").group_by("run").agg(pl.col(columns).last()))
