@@ -6,7 +6,7 @@ import numpy as np
 
 from analysis.laws import PAPER_LAWS, Law
 from analysis.points import Points
-from analysis.varpro import Problem, best_fit
+from analysis.varpro import Problem, best_fit, least_mse
 
 FIRST_PARTS = (0.5, 0.6, 0.7, 0.8, 0.9)
 """Rolling hold-out: fit on this first part of the points, predict the next tenth."""
@@ -32,8 +32,7 @@ def law_criteria(law: Law, points: Points) -> Criteria:
     shape = law.shape(points.tokens, found.theta, points.span)
     missed = np.abs(points.values - found.start[:, None] - found.change[:, None] * shape)
     ahead = ~fitted & (np.arange(n) < (ends + max(1, n // 10))[:, None])
-    floor = (1e-9 * np.abs(points.values).max()) ** 2
-    log_mse = float(np.log(max(found.sse[0] / n, floor)))
+    log_mse = float(np.log(max(found.sse[0] / n, least_mse(points.values))))
     spare = n - k - 2
     return {
         "aicc": n * log_mse + 2 * (k + 1) * (n / spare) if spare > 0 else None,

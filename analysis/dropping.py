@@ -13,7 +13,7 @@ import numpy as np
 
 from analysis.laws import Floats, Integers, Law
 from analysis.points import Points
-from analysis.varpro import Problem, best_fit
+from analysis.varpro import Problem, best_fit, least_mse
 
 GAIN = 6.0
 MOST_DROPPED = 1 / 3
@@ -62,7 +62,6 @@ def bic_by_dropped(points: Points, law: Law, counts: Integers) -> tuple[Floats, 
     values = np.broadcast_to(points.values, kept.shape)
     problem = Problem(law, points.tokens, values, points.weights * kept, points.span)
     found = best_fit(problem, starts=1, converged=ROUGHLY)
-    floor = n * (1e-9 * np.abs(points.values).max()) ** 2
     parameters = 2 + len(law.coordinates) + counts
-    bic = n * np.log(np.maximum(found.sse, floor) / n) + parameters * np.log(n)
+    bic = n * np.log(np.maximum(found.sse / n, least_mse(points.values))) + parameters * np.log(n)
     return bic, found.theta

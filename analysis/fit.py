@@ -88,7 +88,8 @@ class Fit:
         region = self.region(level or self.level)
         if region is None:
             return value, np.full(len(at), -np.inf), np.full(len(at), np.inf)
-        return value, *band(region, at, measurement=measurement)
+        low, high = band(region, at, measurement=measurement)
+        return value, np.maximum(low, 0.0), np.minimum(high, 1.0)
 
     def tokens_to(self, ratio: float) -> TokensTo:
         """Tokens at which the law reaches `ratio`: `reached`, `never` or `cannot say`."""
@@ -99,7 +100,9 @@ class Fit:
             reason = "too few points" if region is None else "the points show no trend"
             return TokensTo(ratio, "cannot say", None, None, None, reason)
         parameters = {k: v for k, v in self.parameters.items() if v is not None}
-        return tokens_to(region, ratio, PAPER_LAWS[self.law].tokens_at(ratio, **parameters))
+        with np.errstate(over="ignore"):
+            best = PAPER_LAWS[self.law].tokens_at(ratio, **parameters)
+        return tokens_to(region, ratio, best)
 
     def region(self, level: float) -> Region | None:
         """The confidence region; None where points are too few for one."""

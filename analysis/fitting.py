@@ -51,6 +51,12 @@ def fit_curve(
     candidates = list(PAPER_LAWS.values()) if law == "auto" else [PAPER_LAWS[law]]
     if warmup_tokens is not None:
         drop = (drop or 0) + int((points.tokens <= warmup_tokens / BILLION).sum())
+    left = points.tokens[drop or 0 :]
+    if len(np.unique(left)) < 2:
+        raise DefinitionError(
+            f"{len(left)} of {len(points.tokens)} points are left without the {drop} early ones; "
+            "a fit needs two token counts or more"
+        )
     chosen, dropped, theta = choose(points, candidates, drop)
     rest = points.after(dropped)
     problem, solution = _estimate(chosen, rest, theta, loss)

@@ -180,9 +180,8 @@ class LogspacePowerLaw(Law):
     def tokens_at(self, ratio: float, **parameters: float) -> float:
         """((b - log(A - A0)) / c)^(1 / alpha); nan outside (A0, A0 + exp(b))."""
         alpha, b, c, limit = (parameters[name] for name in self.parameter_names)
-        if not limit < ratio < limit + np.exp(b):
-            return float("nan")
-        return float(((b - np.log(ratio - limit)) / c) ** (1 / alpha))
+        fall = b - np.log(ratio - limit) if ratio > limit else -1.0
+        return float(np.exp(np.log(fall / c) / alpha)) if fall > 0 else float("nan")
 
     def natural_scale(self, **parameters: float) -> float:
         """Where c D^alpha = 1."""
@@ -230,7 +229,9 @@ class PowerLaw(Law):
     def tokens_at(self, ratio: float, **parameters: float) -> float:
         """(c / (A0 - A))^(1 / alpha); nan at and beyond the limit."""
         alpha, c, limit = (parameters[name] for name in self.parameter_names)
-        return float((c / (limit - ratio)) ** (1 / alpha)) if ratio < limit else float("nan")
+        if not ratio < limit:
+            return float("nan")
+        return float(np.exp(np.log(c / (limit - ratio)) / alpha))
 
     def natural_scale(self, **parameters: float) -> float:
         """Where c D^-alpha = 1."""

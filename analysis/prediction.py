@@ -48,13 +48,23 @@ def band(region: Region, tokens: Floats, *, measurement: bool) -> tuple[Floats, 
     With `measurement`, where a new measurement of average weight would fall; else the law itself.
     """
     law, centre = region.problem.law, region.centre
-    at = law.shape(tokens, region.theta, region.problem.span)
-    value = centre.start[:, None] + centre.change[:, None] * at
+    with np.errstate(
+        over="ignore", invalid="ignore"
+    ):  # far before the first point a law may be beyond any number
+        at = law.shape(tokens, region.theta, region.problem.span)
+        value = centre.start[:, None] + centre.change[:, None] * at
+        low, high = _bounds(region, at, value, measurement)
+    return (np.maximum(low, 0.0), high) if law.limit_not_negative else (low, high)
+
+
+def _bounds(region: Region, at: Floats, value: Floats, measurement: bool) -> tuple[Floats, Floats]:
+    """Extremes over the region from each point's shape and value at the tokens: (m, q)."""
     away = (at - region.mean_shape[:, None]) ** 2 / region.spread[:, None]
     variance = 1 / region.problem.weights.sum() + away
     reach = region.slack[:, None] * np.sqrt(variance + measurement)
-    low, high = (value - reach).min(0), (value + reach).max(0)
-    return (np.maximum(low, 0.0), high) if law.limit_not_negative else (low, high)
+    low, high = value - reach, value + reach
+    low, high = np.where(np.isnan(low), -np.inf, low), np.where(np.isnan(high), np.inf, high)
+    return low.min(0), high.max(0)
 
 
 def tokens_to(region: Region, ratio: float, best: float) -> TokensTo:

@@ -19,7 +19,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 from analysis.laws import Bools, Coordinate, Floats
-from analysis.varpro import Problem, Solution, bounds, grid_sse, jacobian, refine, solve
+from analysis.varpro import Problem, Solution, bounds, grid_sse, jacobian, least_mse, refine, solve
 
 ROWS, COLUMNS = 25, 11
 NEAR = np.array([0.3, 0.7, 1.0, 1.4, 2.2])
@@ -167,9 +167,8 @@ def confidence_region(
     freedom = points - parameters
     if freedom < 1:
         return None
-    scale = np.abs(problem.values).max() * 1e-9
     quantile = stdtrit(freedom, 0.5 + level / 2) ** 2
-    best_sse = max(float(best.sse[0]), points * scale**2)
+    best_sse = max(float(best.sse[0]), points * least_mse(problem.values))
     limit_sse = best_sse * (1 + quantile / freedom)
     theta = _scan(problem, best, limit_sse)
     centre = solve(problem, theta)

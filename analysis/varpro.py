@@ -23,6 +23,11 @@ CONVERGED = 1e-10
 """Relative improvement of the sum of squares below which a problem has converged."""
 
 
+def least_mse(values: Floats) -> float:
+    """Mean squared error below which a fit is perfect: beyond this are rounding errors."""
+    return float(max((1e-9 * np.abs(values).max()) ** 2, 1e-30))
+
+
 @dataclass(frozen=True)
 class Problem:
     """Points to fit a law to: tokens (n,) in billions, values (..., n), weights (..., n).
