@@ -49,10 +49,10 @@ def about(corpus: Corpus) -> dict[str, Any]:
 
 def _download(package: Package, downloads: Path, progress: Progress) -> Path:
     """The package's archive in `downloads`, downloaded unless an earlier attempt finished it."""
-    kept = downloads / f"{package.client}-{package.name.replace('/', '-')}-{package.version}"
+    parts = [package.client, package.name.replace("/", "-"), package.version]
+    kept = downloads / "-".join(part for part in parts if part)
     if not kept.exists():
-        version = f" {package.version}" if package.version else ""
-        progress(f"downloading {package.name}{version} with {package.client}")
+        progress(f"downloading {package.name} {package.version or ''}".rstrip())
         with tempfile.TemporaryDirectory(prefix=".partial-", dir=downloads) as temporary:
             archive = CLIENTS[package.client](package, Path(temporary))
             archive.rename(kept)

@@ -66,8 +66,8 @@ def texts_of(data, ids: np.ndarray) -> list[str]:
 
 
 def half_texts(data, domain: str, half: str) -> list[str]:
-    """The passages of a half of validation."""
-    return texts_of(data, np.fromfile(data.path / domain / f"{half}.bin", "<u2"))
+    """The passages of a half of validation, but the last, which is cut at the half's end."""
+    return texts_of(data, np.fromfile(data.path / domain / f"{half}.bin", "<u2"))[:-1]
 
 
 def validation_text(data, domain: str, half: str) -> str:
@@ -147,13 +147,47 @@ def test_planted_duplicates_are_kept_out_of_validation(kind, tmp_path):
     pieces = [piece for half in HALVES for piece in half_texts(data, "own", half)]
     assert any(piece in text for piece in pieces for text in own[20:40])
     assert not any(piece in text for piece in pieces for text in own[:20])
-    search = DuplicateSearch(pieces, [0] * len(pieces), 0.7)
-    search.show([(text, -1) for d in data.domains for text in texts_of(data, data.train(d))])
-    assert not search.resemblance.any()
+    assert resembling(data, "own") == []
     about = data.metadata["domains"]["own"]
     dropped = about["exact_duplicates_dropped"] + about["near_duplicates_dropped"]
     assert dropped > 0
     assert kind != "near" or about["exact_duplicates_dropped"] == 0
+
+
+def resembling(data, domain: str) -> list[str]:
+    """Validation passages of `domain` that resemble training text, or each other."""
+    pieces = [piece for half in HALVES for piece in half_texts(data, domain, half)]
+    search = DuplicateSearch(pieces, list(range(len(pieces))), 0.7)
+    search.show([(text, -1) for d in data.domains for text in texts_of(data, data.train(d))])
+    search.show_each_other(pieces)
+    return [piece for piece, r in zip(pieces, search.resemblance, strict=True) if r]
+
+
+@pytest.mark.parametrize("change", [edited, str], ids=["near", "exact"])
+def test_repetitions_inside_a_document_are_kept_out_of_validation(change, tmp_path):
+    """Each document is three passages, two of them versions of one."""
+    passages = [(prose((i, "a"), 180), prose((i, "b"), 180)) for i in range(60)]
+    documents = ["\n\n".join([a, change(a), b]) for a, b in passages]
+    path = write_corpus(tmp_path / "a.jsonl", documents)
+    data = prepare(study({"a": path}), tmp_path / "prepared")
+    assert resembling(data, "a") == []
+    kept = np.count_nonzero(data.train("a") != 256)
+    held = sum(len(validation_text(data, "a", half)) for half in HALVES)
+    assert kept + held >= sum(map(len, documents)) - 2 * 1024
+
+
+def test_copies_are_found_where_a_long_document_is_cut(tmp_path):
+    """Documents are compared in stretches; a copy on the cut between two must not be missed."""
+    own = [prose(i, 130)[:700] for i in range(60)]
+    long = []
+    for i, text in enumerate(own[:30]):
+        filler = prose(("long", i), 20_000)
+        long.append(filler[: 2**16 - 350] + text + filler[2**16 : 2**16 + 20_000])
+    paths = {n: write_corpus(tmp_path / n, t) for n, t in (("own", own), ("long", long))}
+    data = prepare(study(paths, validation={"tokens": 4096}), tmp_path / "prepared")
+    pieces = [piece for half in HALVES for piece in half_texts(data, "own", half)]
+    assert pieces
+    assert all(any(piece in text for text in own[30:]) for piece in pieces)
 
 
 def test_distinct_text_is_not_dropped(prepared):
