@@ -6,6 +6,7 @@ import numpy as np
 
 from analysis.laws import PAPER_LAWS, Law
 from analysis.points import Points
+from analysis.rivals import RIVALS
 from analysis.varpro import Problem, best_fit, least_mse
 
 FIRST_PARTS = (0.5, 0.6, 0.7, 0.8, 0.9)
@@ -16,9 +17,13 @@ UNDECIDED = 2.0
 Criteria = dict[str, float | None]
 
 
+CURVE_LAWS: dict[str, Law] = PAPER_LAWS | RIVALS
+"""All laws of activation ratio against tokens."""
+
+
 def criteria_of(points: Points) -> dict[str, Criteria]:
     """{law: {aicc, bic, holdout_mae}}; None where there are too few points for a criterion."""
-    return {law.name: law_criteria(law, points) for law in PAPER_LAWS.values()}
+    return {name: law_criteria(law, points) for name, law in CURVE_LAWS.items()}
 
 
 def law_criteria(law: Law, points: Points) -> Criteria:

@@ -20,7 +20,7 @@ MOST_DROPPED = 1 / 3
 """At most this share of the points is dropped."""
 ROUGHLY = 1e-4
 """Fits for this choice stop at this relative gain: the BIC is then known to 0.01."""
-SPARE_POINTS = 3
+SPARE_POINTS = 8
 """Points that stay beyond the law's parameters."""
 
 

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from analysis.comparison import criteria_of
-from analysis.laws import PAPER_LAWS, Floats
-from analysis.points import BILLION, Points
+from analysis.laws import Floats, Law
+from analysis.points import Points
 from analysis.prediction import Prediction, TokensTo, band, tokens_to
 from analysis.region import Region, confidence_region
 from analysis.robust import Loss
@@ -54,6 +54,11 @@ class Fit:
     _regions: dict[float, Region | None] = field(default_factory=dict, repr=False)
 
     @property
+    def form(self) -> Law:
+        """The law as an object."""
+        return self.problem.law
+
+    @property
     def limit_parameter(self) -> str | None:
         """Name of the parameter that is the limit at infinite data, if the law has one."""
         return self.problem.law.limit_parameter
@@ -71,37 +76,41 @@ class Fit:
 
     def predict(self, tokens: float, *, measurement: bool = True) -> Prediction:
         """The ratio at `tokens`, with the interval of a new measurement, or of the law itself."""
-        value, low, high = self.predict_many([tokens], measurement=measurement)
-        known = np.isfinite(low[0]) and np.isfinite(high[0])
-        bounds = (float(low[0]), float(high[0])) if known else (None, None)
-        return Prediction(float(value[0]), *bounds)
+        if self.region(self.level) is None:
+            return Prediction(None, None, None)
+        found = self.predict_many([tokens], measurement=measurement)
+        return Prediction(*(float(column[0]) for column in found))
 
     def predict_many(
         self, tokens: ArrayLike, *, measurement: bool = True, level: float | None = None
     ) -> tuple[Floats, Floats, Floats]:
-        """Values, lows and highs at `tokens` (q,); bounds are infinite where unknown."""
-        at = np.asarray(tokens, dtype=float) / BILLION
+        """Values, lows and highs at `tokens` (q,), within what is possible."""
+        law = self.problem.law
+        at = np.asarray(tokens, dtype=float) / law.unit
         if not (np.isfinite(at) & (at > 0)).all():
             raise DefinitionError("predictions need token counts above 0")
-        shape = self.problem.law.shape(at, self.solution.theta[0], self.problem.span)
-        value = self.solution.start[0] + self.solution.change[0] * shape
+        with np.errstate(over="ignore"):  # far before the first point
+            shape = law.shape(at, self.solution.theta[0], self.problem.span)
+            value = self.solution.start[0] + self.solution.change[0] * shape
         region = self.region(level or self.level)
-        if region is None:
-            return value, np.full(len(at), -np.inf), np.full(len(at), np.inf)
-        low, high = band(region, at, measurement=measurement)
-        return value, np.maximum(low, 0.0), np.minimum(high, 1.0)
+        low, high = np.zeros(len(at)), np.full(len(at), law.highest)
+        if region is not None:
+            low, high = band(region, at, measurement=measurement)
+        low, value, high = (np.clip(each, 0.0, law.highest) for each in (low, value, high))
+        return value, low, high
 
     def tokens_to(self, ratio: float) -> TokensTo:
         """Tokens at which the law reaches `ratio`: `reached`, `never` or `cannot say`."""
-        if not 0 <= ratio <= 1:
-            raise DefinitionError(f"a ratio lies between 0 and 1, got {ratio:g}")
+        law = self.problem.law
+        if not 0 <= ratio <= law.highest:
+            raise DefinitionError(f"a value lies between 0 and {law.highest:g}, got {ratio:g}")
         region = self.region(self.level)
         if region is None or not region.trend:
             reason = "too few points" if region is None else "the points show no trend"
             return TokensTo(ratio, "cannot say", None, None, None, reason)
         parameters = {k: v for k, v in self.parameters.items() if v is not None}
         with np.errstate(over="ignore"):
-            best = PAPER_LAWS[self.law].tokens_at(ratio, **parameters)
+            best = law.tokens_at(ratio, **parameters)
         return tokens_to(region, ratio, best)
 
     def region(self, level: float) -> Region | None:

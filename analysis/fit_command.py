@@ -8,11 +8,10 @@ from typing import Any
 import click
 import numpy as np
 
-from analysis.comparison import undecided
+from analysis.comparison import CURVE_LAWS, undecided
 from analysis.curve_files import CurveFile, read_curve
 from analysis.fit import Fit
 from analysis.fitting import fit_curve
-from analysis.laws import PAPER_LAWS
 from analysis.robust import LOSSES
 from analysis.tables import holdout_line
 from study.errors import DefinitionError, SparsingError
@@ -22,10 +21,10 @@ from study.errors import DefinitionError, SparsingError
 @click.argument("curves", metavar="CURVE...", nargs=-1, required=True)
 @click.option(
     "--law",
-    type=click.Choice(["auto", *PAPER_LAWS]),
+    type=click.Choice(["auto", *CURVE_LAWS]),
     default="auto",
     show_default=True,
-    help="The law's form; auto takes the one that fits better.",
+    help="The law; auto takes relu or silu, whichever fits better.",
 )
 @click.option("--drop", type=click.IntRange(min=0), help="Early points to leave out [by BIC].")
 @click.option(

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from analysis.comparison import CURVE_LAWS
 from analysis.dropping import choose
 from analysis.fit import Bounds, Fit
 from analysis.laws import PAPER_LAWS, Floats, Law
-from analysis.points import BILLION, Points, read_points
+from analysis.points import Points, read_points
 from analysis.region import Region, confidence_region
 from analysis.robust import LOSSES, Loss, robust_weights
 from analysis.varpro import Problem, Solution, best_fit
@@ -31,7 +32,7 @@ def fit_curve(
     tokens: ArrayLike,
     activation_ratio: ArrayLike,
     *,
-    law: str = "auto",
+    law: str | Law = "auto",
     drop: int | None = None,
     warmup_tokens: float | None = None,
     weights: ArrayLike | None = None,
@@ -40,28 +41,25 @@ def fit_curve(
 ) -> Fit:
     """Fit a law to a curve of activation ratios against plain training tokens.
 
-    `law`: `relu`, `silu`, or `auto`, which takes the form that fits better. Early points: `drop`
-    of them, or those at `warmup_tokens` and before; with neither, as many as the BIC asks for.
-    `weights`: inverse variances of the measurements. Raises DefinitionError for input that no
-    law can be fitted to; where it can, but says too little, the answer is marked not identified.
+    `law`: a name of `CURVE_LAWS`, a law object (then of that law's quantities), or `auto`, which
+    takes the relu or silu form, whichever fits better. Early points: `drop` of them, or those at
+    `warmup_tokens` and before; with neither, as many as the BIC asks for. `weights`: inverse
+    variances of the measurements. Raises DefinitionError for input that no law can be fitted to;
+    where it can, but says too little, the answer is marked not identified.
     """
     began = time.perf_counter()
-    _check(law, loss, level)
-    points = read_points(tokens, activation_ratio, weights)
-    candidates = list(PAPER_LAWS.values()) if law == "auto" else [PAPER_LAWS[law]]
+    candidates = _candidates(law)
+    _check(loss, level)
+    unit, highest = candidates[0].unit, candidates[0].highest
+    points = read_points(tokens, activation_ratio, weights, unit=unit, highest=highest)
     if warmup_tokens is not None:
-        drop = (drop or 0) + int((points.tokens <= warmup_tokens / BILLION).sum())
-    left = points.tokens[drop or 0 :]
-    if len(np.unique(left)) < 2:
-        raise DefinitionError(
-            f"{len(left)} of {len(points.tokens)} points are left without the {drop} early ones; "
-            "a fit needs two token counts or more"
-        )
+        drop = (drop or 0) + int((points.tokens <= warmup_tokens / unit).sum())
+    _check_left(points, drop or 0)
     chosen, dropped, theta = choose(points, candidates, drop)
     rest = points.after(dropped)
     problem, solution = _estimate(chosen, rest, theta, loss)
     region = confidence_region(problem, solution, 2 + len(chosen.coordinates), level)
-    said = [f"law '{chosen.name}' chosen by fit"] if law == "auto" else []
+    said = [f"law '{chosen.name}' chosen by fit"] if len(candidates) > 1 else []
     if drop is None and dropped:
         said.append(f"{dropped} early points dropped: without them the BIC is lower by over 6")
     return _describe(
@@ -78,13 +76,30 @@ def fit_curve(
     )
 
 
-def _check(law: str, loss: str, level: float) -> None:
-    if law != "auto" and law not in PAPER_LAWS:
-        raise DefinitionError(f"no law '{law}'; laws: auto, {', '.join(PAPER_LAWS)}")
+def _candidates(law: str | Law) -> list[Law]:
+    if isinstance(law, Law):
+        return [law]
+    if law == "auto":
+        return list(PAPER_LAWS.values())
+    if law not in CURVE_LAWS:
+        raise DefinitionError(f"no law '{law}'; laws: auto, {', '.join(CURVE_LAWS)}")
+    return [CURVE_LAWS[law]]
+
+
+def _check(loss: str, level: float) -> None:
     if loss not in LOSSES:
         raise DefinitionError(f"no loss '{loss}'; losses: {', '.join(LOSSES)}")
     if not 0 < level < 1:
         raise DefinitionError(f"level lies between 0 and 1, got {level:g}; 0.95 is usual")
+
+
+def _check_left(points: Points, drop: int) -> None:
+    left = points.tokens[drop:]
+    if len(np.unique(left)) < 2:
+        raise DefinitionError(
+            f"{len(left)} of {len(points.tokens)} points are left without the {drop} early ones; "
+            "a fit needs two token counts or more"
+        )
 
 
 def _estimate(law: Law, points: Points, theta: Floats, loss: Loss) -> tuple[Problem, Solution]:
@@ -168,7 +183,7 @@ def intervals_of(law: Law, region: Region | None) -> dict[str, Bounds]:
         low_open, high_open = found.low_at_bound, found.high_at_bound
         if name == law.limit_parameter:
             diverged = bool(region.limit_shape.max() > DIVERGED_SHAPE)
-            low_open, high_open = diverged or found.low <= 0, diverged or found.high >= 1
+            low_open, high_open = diverged or found.low <= 0, diverged or found.high >= law.highest
         low, high = (None if low_open else found.low), (None if high_open else found.high)
         intervals[name] = low, high
     return intervals

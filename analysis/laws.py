@@ -72,6 +72,10 @@ class Law(ABC):
     """The parameter that is the limit at infinite data, if the law has one."""
     limit_not_negative: ClassVar[bool] = False
     """Whether the fit keeps the limit at or above 0."""
+    unit: ClassVar[float] = 1e9
+    """What the law counts in: it speaks of billions of tokens, its callers of tokens."""
+    highest: ClassVar[float] = 1.0
+    """Highest possible value; the lowest is 0."""
 
     @abstractmethod
     def shape(self, tokens: Floats, theta: Floats, span: Span) -> Floats:

@@ -41,21 +41,25 @@ def normalized(weights: Floats) -> Floats:
 
 
 def read_points(
-    tokens: ArrayLike, values: ArrayLike, weights: ArrayLike | None = None, *, ratio: bool = True
+    tokens: ArrayLike,
+    values: ArrayLike,
+    weights: ArrayLike | None = None,
+    *,
+    unit: float = BILLION,
+    highest: float = 1.0,
 ) -> Points:
-    """Check and sort the points of a curve; `tokens` in plain tokens.
+    """Check and sort the points of a curve; `tokens` in plain tokens, `unit` that of the law.
 
     Points that are not numbers, or at 0 tokens, are left out with a warning. Raises
     DefinitionError where lengths differ, fewer than two different token counts remain, tokens or
-    weights are negative, or a value is no ratio although `ratio` says so.
+    weights are negative, or a value is not between 0 and `highest`.
     """
     x, y = _column("tokens", tokens), _column("activation_ratio", values)
-    w = np.ones_like(x) if weights is None else _column("weights", weights)
+    w = np.ones_like(y) if weights is None else _column("weights", weights)
     if not len(x) == len(y) == len(w):
-        raise DefinitionError(
-            f"a curve needs as many ratios and weights as token counts: got {len(x)} token counts, "
-            f"{len(y)} ratios, {len(w)} weights"
-        )
+        counts = f"{len(x)} token counts, {len(y)} values"
+        given = "" if weights is None else f", {len(w)} weights"
+        raise DefinitionError(f"a curve needs as many of each: got {counts}{given}")
     if (x < 0).any() or (w < 0).any():
         raise DefinitionError("token counts and weights must not be negative")
     warnings = []
@@ -73,13 +77,14 @@ def read_points(
         raise DefinitionError(
             f"a fit needs points at two token counts or more; usable points: {len(x)}"
         )
-    if ratio and (y.min() < 0 or y.max() > 1):
+    if y.min() < 0 or y.max() > highest:
+        remedy = "; divide percentages by 100" if highest == 1 and y.max() <= 100 else ""
         raise DefinitionError(
-            f"activation ratios lie between 0 and 1, but this curve goes from {y.min():g} to "
-            f"{y.max():g}; divide percentages by 100"
+            f"values lie between 0 and {highest:g}, but this curve goes from {y.min():g} to "
+            f"{y.max():g}{remedy}"
         )
     order = np.argsort(x, kind="stable")
-    x = x[order] / BILLION
+    x = x[order] / unit
     span = Span(float(x[0]), float(x[-1]))
     return Points(x, y[order], normalized(w[order]), span, tuple(warnings))
 

@@ -8,7 +8,6 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from analysis.laws import Bools, Floats
-from analysis.points import BILLION
 from analysis.region import Region
 
 HORIZON = 1e6
@@ -16,7 +15,7 @@ HORIZON = 1e6
 
 
 class Prediction(NamedTuple):
-    """A ratio with its interval; None = the interval is open on that side."""
+    """A value with its interval; all None where the points are too few for one."""
 
     value: float | None
     low: float | None
@@ -74,12 +73,13 @@ def tokens_to(region: Region, ratio: float, best: float) -> TokensTo:
     """
     first, last = region.problem.span.first, region.problem.span.last
     grid = np.geomspace(first * 1e-3, last * HORIZON, 1500)
+    plain = grid * region.problem.law.unit
     low_band, high_band = band(region, grid, measurement=False)
     falling = float(region.best.change[0]) < 0
     some = low_band <= ratio if falling else high_band >= ratio
     every = high_band <= ratio if falling else low_band >= ratio
-    low, high = _first(some, grid), _first(every, grid)
-    number = float(best * BILLION) if np.isfinite(best) else None
+    low, high = _first(some, plain), _first(every, plain)
+    number = float(best * region.problem.law.unit) if np.isfinite(best) else None
     if low is None:
         reason = f"no law within the interval reaches it in {HORIZON:g} times the tokens measured"
         return TokensTo(ratio, "never", None, None, None, reason)
@@ -90,7 +90,7 @@ def tokens_to(region: Region, ratio: float, best: float) -> TokensTo:
     return TokensTo(ratio, "reached", number, low, high, reason)
 
 
-def _first(reached: Bools, grid: Floats) -> float | None:
-    """Plain tokens of the first grid point where `reached` is true."""
+def _first(reached: Bools, tokens: Floats) -> float | None:
+    """The first token count where `reached` is true."""
     index = np.flatnonzero(reached)
-    return float(grid[index[0]] * BILLION) if len(index) else None
+    return float(tokens[index[0]]) if len(index) else None

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from analysis.laws import PAPER_LAWS
-
 if TYPE_CHECKING:
     from analysis.fit import Bounds, Fit
 
@@ -33,7 +31,7 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
 
 def fit_table(fit: Fit) -> str:
     """The parameters with intervals and what they mean, then the warnings."""
-    law = PAPER_LAWS[fit.law]
+    law = fit.form
     head = f"{law.name}: {law.formula}   (D in billions of tokens)"
     counts = f"{fit.n} points, {fit.dropped} early ones dropped, mean squared error {fit.mse:.4g}"
     rows = [("parameter", "value", f"{fit.level:.0%} interval", "meaning")]
