@@ -17,6 +17,9 @@ STATES = ("planned", "waiting", "training", "measuring", "done", "failed")
 SPEED_ROWS = 20
 """Speed is the median over so many of the newest steps."""
 
+SILENT_SECONDS = 300.0
+"""A run in training that wrote nothing for so long has no speed: it was stopped or killed."""
+
 Rows = dict[str, dict[str, Any]]
 """One row for each run that has any, by run."""
 
@@ -38,7 +41,7 @@ class RunStatus:
     """Of the newest step, nats per token."""
     learning_rate: float | None
     tokens_per_second: float | None
-    """While training: median over the newest steps."""
+    """While training: median over the newest steps; None after SILENT_SECONDS without a row."""
     eta_seconds: float | None
     """While training: until the last step, at this speed."""
     checkpoints: int
@@ -54,6 +57,8 @@ class RunStatus:
     limit_low: float | None
     """End of the 95 % interval; None = open."""
     limit_high: float | None
+    mse: float | None
+    """Mean squared residual of that fit, over the points fitted."""
     age_seconds: float | None
     """Age of the run's newest row."""
 
@@ -119,10 +124,11 @@ class StudyStatus:
 
 def _run_status(run: Run, parts: Rows) -> RunStatus:
     state, step, fit = parts["states"], parts["steps"], parts["fits"]
-    training = state.get("state") == "training"
-    tokens = step.get("tokens", 0)
-    speed = step.get("speed") if training else None
     written = [row["written_at"] for row in parts.values() if row]
+    age_seconds = (datetime.now(UTC) - max(written)).total_seconds() if written else None
+    tokens = step.get("tokens", 0)
+    training = state.get("state") == "training" and (age_seconds or 0) < SILENT_SECONDS
+    speed = step.get("speed") if training else None
     return RunStatus(
         run=run,
         state=state.get("state", "planned"),
@@ -141,7 +147,8 @@ def _run_status(run: Run, parts: Rows) -> RunStatus:
         limit=fit.get("limit_activation_ratio"),
         limit_low=fit.get("limit_low"),
         limit_high=fit.get("limit_high"),
-        age_seconds=(datetime.now(UTC) - max(written)).total_seconds() if written else None,
+        mse=fit.get("mse"),
+        age_seconds=age_seconds,
     )
 
 
@@ -176,5 +183,5 @@ def _measured(store: StudyStore) -> Rows:
 
 
 def _fits(store: StudyStore) -> Rows:
-    columns = ["law", "limit_activation_ratio", "limit_low", "limit_high", "written_at"]
+    columns = ["law", "limit_activation_ratio", "limit_low", "limit_high", "mse", "written_at"]
     return _by_run(store.scan("fits").group_by("run").agg(pl.col(columns).last()))
