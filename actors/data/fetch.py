@@ -18,6 +18,7 @@ from typing import Any, TextIO
 
 from actors.data.corpora import ABOUT, DOCUMENTS, Corpus, Package, corpora_folder
 from actors.data.folders import appearing
+from actors.data.passages import rank
 from study.errors import SparsingError
 
 Progress = Callable[[str], None]
@@ -153,13 +154,14 @@ def _convert(
 
 
 def _write(documents: Iterator[str], file: TextIO) -> dict[str, int]:
-    """Append the documents as JSON lines; how many, and bytes of text."""
-    count = size = 0
-    for text in documents:
-        if text := text.strip():
-            file.write(json.dumps({"text": text}, ensure_ascii=False) + "\n")
-            count, size = count + 1, size + len(text.encode())
-    return {"documents": count, "text_bytes": size}
+    """Append the documents as JSON lines; how many, and bytes of text.
+
+    They are written in an order by hash, so that what `max_bytes` takes is a sample of the package.
+    """
+    texts = sorted(filter(None, (text.strip() for text in documents)), key=rank)
+    for text in texts:
+        file.write(json.dumps({"text": text}, ensure_ascii=False) + "\n")
+    return {"documents": len(texts), "text_bytes": sum(len(text.encode()) for text in texts)}
 
 
 def _sha256(path: Path) -> str:

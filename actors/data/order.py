@@ -9,6 +9,8 @@ number costs the same, and shards or a resumed run need nothing but the number.
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 
 from actors.data.prepared import PreparedData
@@ -17,8 +19,6 @@ BLOCK = 64
 """Sequences that share out the domains' weights among them."""
 PERIOD = 1024
 """Blocks after which the rounding of the weights repeats; a power of two."""
-ROUNDS = 6
-"""Rounds of the Feistel cipher."""
 
 
 def mix(values: np.ndarray) -> np.ndarray:
@@ -36,6 +36,10 @@ def key(*parts: int | np.ndarray) -> np.ndarray:
     return result
 
 
+ROUND_KEYS = np.concatenate([key(number) for number in range(6)])
+"""One for each round of the Feistel cipher."""
+
+
 def permute(positions: np.ndarray, size: int, keys: np.ndarray) -> np.ndarray:
     """Image of each position under the permutation of 0 ... size-1 that its key selects.
 
@@ -48,8 +52,8 @@ def permute(positions: np.ndarray, size: int, keys: np.ndarray) -> np.ndarray:
     outside = np.ones(len(result), dtype=bool)
     while outside.any():
         left, right = result[outside] >> half, result[outside] & mask
-        for number in range(ROUNDS):
-            left, right = right, left ^ (mix(keys[outside] + key(number) + right) & mask)
+        for round_key in ROUND_KEYS:
+            left, right = right, left ^ (mix(keys[outside] + round_key + right) & mask)
         result[outside] = (left << half) | right
         outside = result >= np.uint64(size)
     return result.astype(np.int64)
@@ -80,6 +84,8 @@ class TrainingOrder:
         self._before = np.cumsum(self._quotas, axis=0) - self._quotas
         """Sequences of each domain in the period's earlier blocks: (PERIOD, domains)."""
         self._sizes = np.array([data.train_sequences(d) for d in data.domains])
+        # A batch is often less than a block: the same block is asked for again and again.
+        self._block = functools.lru_cache(maxsize=4)(self._make_block)
 
     def sequences(self, first: int, count: int) -> np.ndarray:
         """Sequences number first ... first+count-1: int64 (count, sequence_tokens + 1)."""
@@ -92,30 +98,32 @@ class TrainingOrder:
 
     def domains_of(self, first: int, count: int) -> np.ndarray:
         """Domain of each sequence, as index into `data.domains`: int64 (count,)."""
-        return self._places(first, count)[0]
+        return self.indices(first, count)[0]
 
     def indices(self, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Domain, and index among the domain's sequences: two int64 (count,)."""
-        domains, occurrences = self._places(first, count)
-        indices = np.empty(count, dtype=np.int64)
+        if first < 0 or count < 0:
+            raise ValueError(f"sequences from {first}, {count} of them: both must be >= 0")
+        if not count:
+            return (np.empty(0, dtype=np.int64),) * 2
+        blocks = range(first // BLOCK, (first + count - 1) // BLOCK + 1)
+        whole = np.concatenate([self._block(block) for block in blocks], axis=1)
+        skip = first % BLOCK
+        domains, indices = whole[:, skip : skip + count]
+        return domains, indices
+
+    def _make_block(self, block: int) -> np.ndarray:
+        """Domains and indices of one block: int64 (2, BLOCK)."""
+        domains, occurrences = self._places(block)
+        indices = np.empty(BLOCK, dtype=np.int64)
         for domain, size in enumerate(self._sizes):
             here = domains == domain
             epochs, positions = np.divmod(occurrences[here], size)
             indices[here] = permute(positions, int(size), key(self.seed, 1, domain, epochs))
-        return domains, indices
+        return np.stack([domains, indices])
 
-    def _places(self, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """Domain of each sequence and how many of that domain came before it in the run."""
-        if first < 0 or count < 0:
-            raise ValueError(f"sequences from {first}, {count} of them: both must be >= 0")
-        blocks = range(first // BLOCK, -(-(first + count) // BLOCK))
-        parts = [self._block(block) for block in blocks] or [(np.empty(0, dtype=np.int64),) * 2]
-        skip = first % BLOCK
-        domains, occurrences = (np.concatenate(part) for part in zip(*parts, strict=True))
-        return domains[skip : skip + count], occurrences[skip : skip + count]
-
-    def _block(self, block: int) -> tuple[np.ndarray, np.ndarray]:
-        """Domains and occurrences of one block, two int64 (BLOCK,), shuffled."""
+    def _places(self, block: int) -> tuple[np.ndarray, np.ndarray]:
+        """Domain of each sequence of a block, shuffled, and how many of it the run had before."""
         period, place = divmod(block, PERIOD)
         quotas = self._quotas[place]
         before = period * self._quotas.sum(axis=0) + self._before[place]

@@ -65,7 +65,7 @@ def test_finished_downloads_are_used_and_documents_are_found_by_a_source(folder)
     lines: list[str] = []
     said = fetch(corpus, lines.append)
     assert lines == ["reading @x/texts"]
-    assert list(documents(Source(kind="fetched", name="prose"))) == ["nine", "ten"]
+    assert list(documents(Source(kind="fetched", name="prose"))) == ["ten", "nine"]
     assert (said["documents"], said["text_bytes"]) == (2, 7)
     assert said["packages"][0]["sha256"] == digest
     assert said["packages"][0]["licence"] == "MIT"
