@@ -77,6 +77,11 @@ def check_identifier(word: str, what: str, pattern: re.Pattern[str] = IDENTIFIER
     return word
 
 
+def partition_parts(table: str, run: str) -> tuple[str, str, str]:
+    """Where a run's files of a table are, below the study's folder."""
+    return "tables", table, f"run={check_identifier(run, 'id of a run')}"
+
+
 def list_data_files(folder: Path, stream: str | None = None) -> list[DataFile]:
     """The commits in a partition's folder, of one stream or all, as they were at one moment.
 
@@ -148,12 +153,12 @@ def _write_durably(content: bytes | memoryview, folder: Path, name: str) -> Path
     return temporary
 
 
-def make_folder(folder: Path) -> None:
-    """Make a folder and those above it, durably."""
-    if not folder.is_dir():
-        make_folder(folder.parent)
-        folder.mkdir(exist_ok=True)
-        sync_folder(folder.parent)
+def make_folders(base: Path, names: Iterable[str]) -> None:
+    """Make the folder `base/name/name/...` durably, also where a killed writer has made it."""
+    for name in names:
+        (base / name).mkdir(exist_ok=True)
+        sync_folder(base)
+        base /= name
 
 
 def sync_folder(folder: Path) -> None:

@@ -10,11 +10,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from wsgiref.simple_server import WSGIServer
 
 import polars as pl
-import pyarrow.parquet as pq
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -59,7 +57,6 @@ class StoreCollector(Collector):
 
     def __init__(self, store: StudyStore) -> None:
         self._store = store
-        self._rows_of_file: dict[Path, int] = {}
 
     def describe(self) -> Iterable[Metric]:
         """Nothing: the names are those of `collect`, which need not be asked for to register."""
@@ -91,15 +88,8 @@ class StoreCollector(Collector):
             "sparsing_store_rows", "Rows in the store.", labels=["study", "table"]
         )
         for table in TABLES:
-            rows = sum(self._count(file) for file in self._store.data_files(table))
-            metric.add_metric([self._store.study_id, table], rows)
+            metric.add_metric([self._store.study_id, table], self._store.count_rows(table))
         return metric
-
-    def _count(self, file: Path) -> int:
-        """Rows of a file; files never change, so each is opened once."""
-        if file not in self._rows_of_file:
-            self._rows_of_file[file] = pq.read_metadata(file).num_rows
-        return self._rows_of_file[file]
 
     def _fit_lag(self) -> Metric:
         metric = GaugeMetricFamily(

@@ -24,6 +24,7 @@ class RowEncoder:
         self._columns = frozenset(table.schema.names) - FILLED
         self._required = self._columns - table.optional
         self._integers = [f.name for f in table.schema if pa.types.is_integer(f.type)]
+        self._integer_lists = [f.name for f in table.schema if _is_integer_list(f.type)]
         self._struct = pa.struct(list(table.schema))
 
     def encode(self, rows: Sequence[Mapping[str, Any]]) -> pa.StructArray:
@@ -51,8 +52,10 @@ class RowEncoder:
         for name in self._required:
             if row.get(name) is None:
                 raise DefinitionError(f"table {self._table.name}: a row lacks {name!r}: {row}")
-        for name in self._integers:  # which Arrow would take from 1.5, as 1
-            value = row.get(name)
+        # Arrow would take 1.5 for an integer, as 1.
+        integers = [(name, row.get(name)) for name in self._integers]
+        integers += [(name, v) for name in self._integer_lists for v in row.get(name) or ()]
+        for name, value in integers:
             if value is not None and not hasattr(value, "__index__"):
                 raise DefinitionError(f"table {self._table.name}: {name} = {value!r}: no integer")
 
@@ -62,3 +65,7 @@ class RowEncoder:
             return f"table {table}: the writer fills {name!r}; leave it out of the row"
         near = did_you_mean(name, there)
         return f"table {table} has no column {name!r}{near}; its columns: {', '.join(there)}"
+
+
+def _is_integer_list(dtype: pa.DataType) -> bool:
+    return pa.types.is_list(dtype) and pa.types.is_integer(dtype.value_type)

@@ -20,6 +20,7 @@ from typing import Any
 
 import polars as pl
 import pyarrow as pa
+import pyarrow.parquet as pq
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
@@ -39,6 +40,7 @@ class StudyStore:
     def __init__(self, path: Path, study: Study) -> None:
         self.path = path
         self.study = study
+        self._row_counts: dict[Path, int] = {}
 
     @property
     def study_id(self) -> str:
@@ -52,7 +54,8 @@ class StudyStore:
         What is no part of the id (description, resources) is kept as given here.
         """
         path = _local(root) / study.study_id
-        commits.make_folder(path)
+        path.mkdir(parents=True, exist_ok=True)
+        commits.sync_folder(path.parent)
         content = _to_yaml(study)
         file = path / DEFINITION
         if not file.exists() or file.read_bytes() != content:
@@ -65,7 +68,7 @@ class StudyStore:
 
         Raises NotFoundError, which lists what is there, and DefinitionError where several fit.
         """
-        path = Path(selector)
+        path = Path(selector).expanduser()
         if not (path.is_absolute() or len(path.parts) > 1 or (path / DEFINITION).is_file()):
             path = _local(root) / _select(_local(root), str(selector))
         if not (path / DEFINITION).is_file():
@@ -75,18 +78,11 @@ class StudyStore:
 
     def partition(self, table: str, run: str) -> Path:
         """Folder of a run's files of a table."""
-        commits.check_identifier(run, "id of a run")
-        return self.path / "tables" / _table(table).name / f"run={run}"
-
-    def checkpoints_folder(self, run: str) -> Path:
-        """Folder of a run's checkpoints, made if it is not there."""
-        folder = self.path / "checkpoints" / commits.check_identifier(run, "id of a run")
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
+        return self.path.joinpath(*commits.partition_parts(_table(table).name, run))
 
     def runs_present(self, table: str) -> list[str]:
         """Ids of the runs that have rows in a table, sorted."""
-        return [run for run in self._partitions(table) if self.data_files(table, run)]
+        return [run for run in self._partitions(table) if self._data_files(table, run)]
 
     def _partitions(self, table: str) -> list[str]:
         folder = self.path / "tables" / _table(table).name
@@ -94,8 +90,7 @@ class StudyStore:
         runs = [name.removeprefix("run=") for name in names if name.startswith("run=")]
         return [run for run in runs if commits.IDENTIFIER.fullmatch(run)]
 
-    def data_files(self, table: str, run: str | None = None, newest: bool = False) -> list[Path]:
-        """Files of a table, or of one run of it; `newest`: only the last one of each stream."""
+    def _data_files(self, table: str, run: str | None = None, newest: bool = False) -> list[Path]:
         paths: list[Path] = []
         for each in [run] if run is not None else self._partitions(table):
             folder = self.partition(table, each)
@@ -113,7 +108,7 @@ class StudyStore:
         the last commit of each stream.
         """
         schema = _polars_schema(_table(table).schema)
-        files = self.data_files(table, run, newest)
+        files = self._data_files(table, run, newest)
         if not files:
             return pl.LazyFrame(schema=schema)
         # Hive partitions only spare reading: the files have the column `run` as well. polars takes
@@ -130,18 +125,21 @@ class StudyStore:
             cast_options=pl.ScanCastOptions(integer_cast="upcast", float_cast="upcast"),
         )
 
+    def count_rows(self, table: str) -> int:
+        """Rows of a table; quick when asked again, for files never change."""
+        return sum(self._rows_of(file) for file in self._data_files(table))
+
+    def _rows_of(self, file: Path) -> int:
+        if file not in self._row_counts:
+            self._row_counts[file] = pq.read_metadata(file).num_rows
+        return self._row_counts[file]
+
     def writer(
         self, table: str, *, run: str, attempt: int, stream: str = "main", **settings: float
     ) -> TableWriter:
         """A writer of one stream of a run's rows; `settings` are those of TableWriter."""
         return TableWriter(
-            _table(table),
-            self.partition(table, run),
-            self.path / ".writing" / table / run,
-            run=run,
-            attempt=attempt,
-            stream=stream,
-            **settings,
+            _table(table), self.path, run=run, attempt=attempt, stream=stream, **settings
         )
 
 

@@ -66,8 +66,7 @@ class TableWriter:
     def __init__(
         self,
         table: Table,
-        folder: Path,
-        scratch: Path,
+        study_path: Path,
         *,
         run: str,
         attempt: int,
@@ -77,7 +76,10 @@ class TableWriter:
         patience_seconds: float = 60.0,
     ) -> None:
         self._stream = commits.check_identifier(stream, "name of a stream", STREAM)
-        self._what, self._folder, self._scratch = f"table {table.name}, run {run}", folder, scratch
+        self._what = f"table {table.name}, run {run}"
+        self._study_path, self._parts = study_path, commits.partition_parts(table.name, run)
+        self._folder = study_path.joinpath(*self._parts)
+        self._scratch = study_path / ".writing" / table.name / run
         filled = {"run": run, "attempt": attempt, "code_version": code_version()}
         self._encoder = RowEncoder(table, filled)
         self._commit_seconds, self._patience_seconds = commit_seconds, patience_seconds
@@ -92,7 +94,7 @@ class TableWriter:
         self._files: list[DataFile] = []
         self._durable = Coverage()
         self._look()
-        commits.remove_leftovers(scratch)
+        commits.remove_leftovers(self._scratch)
         self._thread = threading.Thread(target=self._commit_until_closed, daemon=True)
         self._thread.start()
 
@@ -244,7 +246,8 @@ class TableWriter:
 
     def _commit(self, batches: dict[int, pa.StructArray]) -> None:
         started = time.monotonic()
-        commits.make_folder(self._folder)
+        if not self._files:
+            commits.make_folders(self._study_path, self._parts)
         with commits.stream_lock(self._scratch / f"{self._stream}.lock"):
             self._look()
             new = sorted(seq for seq in batches if seq not in self._durable)

@@ -91,7 +91,7 @@ def test_words_that_would_leave_the_folder_are_refused(tmp_path, word):
         lambda: store.scan("steps", word),
         lambda: store.writer("steps", run=word, attempt=1),
         lambda: store.writer("steps", run="r", attempt=1, stream=word),
-        lambda: store.checkpoints_folder(word),
+        lambda: store.partition("steps", word),
         lambda: store.scan(word),
     ):
         with pytest.raises(DefinitionError):
@@ -177,7 +177,16 @@ def test_newest_reads_only_the_last_commit_of_each_stream(tmp_path):
                 writer.flush()
     newest = store.scan("steps", newest=True).collect()
     assert newest["step"].to_list() == [2, 2]
-    assert len(store.data_files("steps")) == 6
+    assert store.scan("steps").collect()["step"].to_list() == [0, 1, 2, 0, 1, 2]
+
+
+def test_rows_are_counted_as_they_come(tmp_path):
+    store = tiny_store(tmp_path)
+    assert store.count_rows("steps") == 0
+    for run, rows in (("a", 3), ("b", 2)):
+        with store.writer("steps", run=run, attempt=1) as writer:
+            writer.append(0, [step_row(0)] * rows)
+    assert store.count_rows("steps") == 5
 
 
 def test_strange_files_in_the_folder_are_no_data(tmp_path):

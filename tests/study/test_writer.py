@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from stores import step_row, tiny_store
+from stores import fit_row, step_row, tiny_store
 
 from study import commits
 from study.commits import Coverage, DataFile
@@ -150,7 +150,7 @@ def test_names_of_data_files_say_what_they_hold(stream, first):
         (step_row(1, loss=None), "lacks 'loss'"),
         ({"step": 1}, "a row lacks"),
         (step_row(1, loss="low"), "steps: .*low"),
-        (step_row(1.5), "steps: .*1.5"),
+        (step_row(1.5), "step = 1.5: no integer"),
     ],
 )
 def test_rows_that_do_not_fit_are_refused_when_they_are_appended(tmp_path, row, message):
@@ -160,6 +160,15 @@ def test_rows_that_do_not_fit_are_refused_when_they_are_appended(tmp_path, row, 
             writer.append(0, [step_row(0), row])
         assert writer.append(0, [step_row(0)])  # nothing of the refused one was taken
     assert steps_in(store) == [0]
+
+
+def test_lists_of_integers_are_of_integers(tmp_path):
+    store = tiny_store(tmp_path)
+    with (
+        store.writer("fits", run="r", attempt=1) as writer,
+        pytest.raises(DefinitionError, match=r"rows_tokens = 2\.5"),
+    ):
+        writer.append(0, [fit_row(1, rows_tokens=[1, 2.5])])
 
 
 @pytest.mark.parametrize("seq", [-1, 1.0, "1", True, None, 2**63])
