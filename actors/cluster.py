@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from typing import Any
 
 import ray
 
@@ -21,7 +22,7 @@ def connect(address: str | None) -> None:
     Raises:
         NotFoundError: no cluster answers there.
     """
-    shared = {"log_to_driver": False, "logging_level": logging.ERROR}
+    shared: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
         if address:
             ray.init(address=address, **shared)

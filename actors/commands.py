@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from typing import Any
 
 import click
 
@@ -94,10 +94,10 @@ def conduct(store: StudyStore, address: str | None, metrics_port: int) -> dict[s
         The runs that failed, with the reason.
     """
     import ray
-    from study.status_commands import live_view
 
     from actors.cluster import check_room, connect
     from actors.data.prepare import prepare
+    from study.status_commands import live_view
 
     connect(address)
     try:
@@ -128,7 +128,7 @@ class Conductor(threading.Thread):
         from actors.laws import LawService
 
         self.controller = Controller(store, data_path)
-        service = ray.remote(LawService).options(
+        service: Any = ray.remote(LawService).options(
             num_cpus=0, runtime_env=worker_environment(threads=1)
         )
         self._laws = service.remote(str(store.path), metrics_port)

@@ -76,7 +76,7 @@ class Controller:
         }
         return RunProgress(
             run=run,
-            attempt=int(states["attempt"].max() or 0) if len(states) else 0,
+            attempt=max(states["attempt"].to_list(), default=0),
             live_measured=by_stage["live"],
             final_measured=by_stage["final"] >= set(run.checkpoint_steps),
         )

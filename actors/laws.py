@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from analysis.refit import refit
 from study.exporter import serve_metrics
-
 from study.store import StudyStore
 from study.version import code_version
 

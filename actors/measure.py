@@ -71,27 +71,42 @@ class Measurement:
     """Token id -> (mean activation ratio over its occurrences and layers, occurrences)."""
 
 
-class CheckpointProbe:
-    """A checkpoint's model, with each layer's CETT curve from one dense pass over the choosing
-    half; it can then be made sparse at any CETT value."""
+@dataclass(kw_only=True)
+class DenseProfile:
+    """What one dense pass over the choosing half says about a checkpoint; small, worth keeping."""
 
-    def __init__(self, model: Transformer, data: PreparedData, device: torch.device) -> None:
+    curves: list[CettCurve]
+    """Each layer's CETT as a function of its threshold."""
+    dense_loss: float
+
+
+class CheckpointProbe:
+    """A checkpoint's model, which can be made sparse at any CETT value.
+
+    Without a profile from an earlier probe of the same checkpoint it makes one.
+    """
+
+    def __init__(
+        self,
+        model: Transformer,
+        data: PreparedData,
+        device: torch.device,
+        profile: DenseProfile | None = None,
+    ) -> None:
         self.model = model.to(device)
         self.data = data
         self.device = device
-        self.ffns: list[GatedFFN] = [layer.ffn for layer in self.model.layers]
-        self._curves = [CettCurve() for _ in self.ffns]
-        with self.watch(lambda layer, z: self._curves[layer].update(z, self._w_out(layer))):
-            self.dense_loss = self._choosing_loss()
+        self.ffns = [m for m in self.model.modules() if isinstance(m, GatedFFN)]
+        self.profile = profile or self._dense_profile()
 
     def ppl_ratio(self, cett: float) -> float:
         """exp(sparse loss - dense loss) on the choosing half, with all layers sparse at once."""
         with self.sparse(self.thresholds(cett)):
-            return math.exp(self._choosing_loss() - self.dense_loss)
+            return math.exp(self._choosing_loss() - self.profile.dense_loss)
 
     def thresholds(self, cett: float) -> list[float]:
         """eps of each layer at which its CETT on the choosing half is `cett`."""
-        return [curve.threshold(cett) for curve in self._curves]
+        return [curve.threshold(cett) for curve in self.profile.curves]
 
     @contextmanager
     def sparse(self, thresholds: list[float]) -> Iterator[None]:
@@ -124,15 +139,17 @@ class CheckpointProbe:
         batch = batch_sequences(sequences)
         return mean_loss(self.model, sequences, batch=batch, device=self.device)
 
+    def _dense_profile(self) -> DenseProfile:
+        curves = [CettCurve() for _ in self.ffns]
+        with self.watch(lambda layer, z: curves[layer].update(z, self.ffns[layer].w_out.weight)):
+            return DenseProfile(curves=curves, dense_loss=self._choosing_loss())
+
     def _choosing_loss(self) -> float:
         """Loss on the choosing half, domains by their weights in the mixture."""
         return sum(
             weight * self.loss(self.data.validation(domain, "choose"))
             for domain, weight in self.data.weights.items()
         )
-
-    def _w_out(self, layer: int) -> Tensor:
-        return self.ffns[layer].w_out.weight
 
 
 def search_cett(

@@ -12,6 +12,7 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from actors.checkpoints import checkpoint_folder, complete_steps, load_model
@@ -20,6 +21,7 @@ from actors.engine import pick_device
 from actors.measure import (
     DEAD_FREQUENCY,
     CheckpointProbe,
+    DenseProfile,
     DomainActivity,
     Measurement,
     measure_at,
@@ -46,6 +48,7 @@ class Measurer:
         self.study = self.store.study
         self.data = open_prepared(Path(data_path))
         self.device = pick_device()
+        self._profiles: dict[tuple[str, int], DenseProfile] = {}
 
     def measure_live(self, run: Run, step: int, attempt: int) -> None:
         """Measure one checkpoint with the CETT value of the newest checkpoints up to it."""
@@ -71,7 +74,9 @@ class Measurer:
 
     def _probe(self, run: Run, step: int) -> CheckpointProbe:
         model = load_model(checkpoint_folder(self.store.path, run.id, step))
-        return CheckpointProbe(model, self.data, self.device)
+        probe = CheckpointProbe(model, self.data, self.device, self._profiles.get((run.id, step)))
+        self._profiles[run.id, step] = probe.profile
+        return probe
 
     def _last_cett(self, run: Run) -> float | None:
         """The newest CETT value of the run in the store: a good first guess."""
@@ -117,13 +122,14 @@ def with_mixture(
     mixture = DomainActivity(
         tokens=sum(part.tokens for part in domains.values()),
         frequency=[
-            sum(weights[name] * part.frequency[layer] for name, part in parts)
+            np.sum([weights[name] * part.frequency[layer] for name, part in parts], axis=0)
             for layer in range(len(measured.thresholds))
         ],
         dense_loss=sum(weights[name] * part.dense_loss for name, part in parts),
         sparse_loss=sum(weights[name] * part.sparse_loss for name, part in parts),
     )
-    return {**domains, None: mixture}
+    named: list[tuple[str | None, DomainActivity]] = [*domains.items(), (None, mixture)]
+    return dict(named)
 
 
 def sparsity_rows(measured: Measurement, weights: dict[str, float]) -> list[dict]:
