@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
 from analysis.curve_files import CurveFile
@@ -40,7 +42,9 @@ def _draw_curve(axes, curve: CurveFile, fit: Fit) -> None:  # type: ignore[no-un
         axes.fill_between(tokens / BILLION, low, high, color="tab:red", alpha=0.15, label=label)
     if fit.limit is not None:
         axes.axhline(fit.limit, color="0.3", ls=":", label=f"limit {fit.limit:.4g}")
-    axes.set(xlabel="training tokens / billions", ylabel="activation ratio", title=curve.name)
+    axes.set(
+        xlabel="training tokens / billions", ylabel="activation ratio", title=Path(curve.name).stem
+    )
     axes.legend(fontsize=8)
 
 

@@ -2,7 +2,8 @@
 
 Both are chosen by one criterion, BIC(m) = n log(SSE / n) + (k + m) log n: each dropped point costs
 a parameter, as if it had a free mean of its own. Points are dropped only for a gain over 6,
-"strong evidence" in the usual reading. On the paper's 1.2B ReLU curve this gives the paper's 6.
+"strong evidence" in the usual reading, and no more of them for less than that: the first minimum
+counts that none beats by over 6. On the paper's 1.2B ReLU curve this gives the paper's 6.
 """
 
 from __future__ import annotations
@@ -39,14 +40,21 @@ def choose(points: Points, laws: list[Law], drop: int | None) -> Choice:
         most = most_dropped(len(points.tokens), law)
         counts = np.arange(most + 1) if drop is None else np.array([drop])
         bic, theta = bic_by_dropped(points, law, counts)
-        chosen = int(bic.argmin())
-        if drop is None and bic[0] - bic[chosen] <= GAIN:
-            chosen = 0
+        chosen = fewest(bic)
         if best is None or bic[chosen] < best[0]:
             choice = Choice(law, int(counts[chosen]), theta[chosen : chosen + 1])
             best = float(bic[chosen]), choice
     assert best is not None
     return best[1]
+
+
+def fewest(bic: Floats) -> int:
+    """0 unless some count gains over 6; then the first local minimum that none beats by over 6."""
+    good = bic <= bic.min() + GAIN
+    if good[0]:
+        return 0
+    next_is_worse = np.append(bic[1:] >= bic[:-1], True)
+    return int(np.flatnonzero(good & next_is_worse)[0])
 
 
 def most_dropped(points: int, law: Law) -> int:

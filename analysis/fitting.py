@@ -16,7 +16,7 @@ from analysis.comparison import CURVE_LAWS
 from analysis.dropping import choose
 from analysis.fit import Bounds, Fit
 from analysis.laws import PAPER_LAWS, Floats, Law
-from analysis.points import Points, read_points
+from analysis.points import Points, different, read_points
 from analysis.region import Region, confidence_region
 from analysis.robust import LOSSES, Loss, robust_weights
 from analysis.varpro import Problem, Solution, best_fit
@@ -95,7 +95,7 @@ def _check(loss: str, level: float) -> None:
 
 def _check_left(points: Points, drop: int) -> None:
     left = points.tokens[drop:]
-    if len(np.unique(left)) < 2:
+    if not different(left):
         raise DefinitionError(
             f"{len(left)} of {len(points.tokens)} points are left without the {drop} early ones; "
             "a fit needs two token counts or more"

@@ -11,6 +11,10 @@ from analysis.laws import Floats, Span
 from study.errors import DefinitionError
 
 BILLION = 1e9
+FARTHEST = 1e12
+"""Token counts lie within this factor of the law's unit."""
+CLOSEST = 1e-9
+"""Token counts that differ by less than this part of them are the same."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,11 @@ class Points:
             self.span,
             self.warnings,
         )
+
+
+def different(tokens: Floats) -> bool:
+    """Whether there are at least two different token counts."""
+    return len(tokens) > 1 and bool(tokens.max() - tokens.min() > CLOSEST * tokens.max())
 
 
 def normalized(weights: Floats) -> Floats:
@@ -73,9 +82,14 @@ def read_points(
         )
     kept = number & (x > 0) & (w > 0)
     x, y, w = x[kept], y[kept], w[kept]
-    if len(np.unique(x)) < 2:
+    if not different(x):
         raise DefinitionError(
             f"a fit needs points at two token counts or more; usable points: {len(x)}"
+        )
+    if x.min() < unit / FARTHEST or x.max() > unit * FARTHEST:
+        raise DefinitionError(
+            f"token counts go from {x.min():g} to {x.max():g}; the law speaks of "
+            f"{unit / FARTHEST:g} to {unit * FARTHEST:g}"
         )
     if y.min() < 0 or y.max() > highest:
         remedy = "; divide percentages by 100" if highest == 1 and y.max() <= 100 else ""

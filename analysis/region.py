@@ -138,7 +138,7 @@ class Region:
     def _allowed(self, start: Floats, change: Floats) -> Bools:
         """Whether the law's constraints hold at these solutions."""
         law = self.problem.law
-        allowed = change * law.direction >= 0 if law.direction else np.ones(len(start), bool)
+        allowed = change * law.direction >= 0
         if law.limit_not_negative:
             allowed &= start + change * self.limit_shape >= 0
         return allowed
