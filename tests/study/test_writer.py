@@ -76,6 +76,15 @@ def test_streams_do_not_know_of_each_other(tmp_path):
     assert steps_in(store) == [0, 0]
 
 
+def test_has_sees_the_commits_of_other_writers(tmp_path):
+    store = tiny_store(tmp_path)
+    with open_writer(store) as one, open_writer(store) as other:
+        one.append(3, [step_row(3)])
+        one.flush()
+        assert other.has(3)
+        assert not other.append(3, [step_row(3)])
+
+
 def test_a_number_without_rows_is_remembered(tmp_path):
     store = tiny_store(tmp_path)
     with open_writer(store) as writer:
