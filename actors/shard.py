@@ -10,7 +10,8 @@ import math
 import resource
 import socket
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -39,6 +40,7 @@ from study.errors import SparsingError
 from study.plan import Run
 from study.store import StudyStore
 from study.version import code_version
+from study.writer import TableWriter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,23 +96,30 @@ class TrainingShard:
         Raises:
             SparsingError: the loss is not finite, or the data or a checkpoint is damaged.
         """
-        self._set_up(address, port)
-        start = self._resume()
-        with ExitStack() as stack:
-            if self.rank == 0:
-                self._record_state(start)
-                self.writers = {
-                    table: stack.enter_context(
-                        self.store.writer(table, run=self.run.id, attempt=self.assignment.attempt)
-                    )
-                    for table in ("steps", "checkpoints")
-                }
+        self.set_up(address, port)
+        start = self.resume()
+        with self.writing(start):
             for step in range(start, self.run.steps):
-                self._train_step(step)
+                self.train_step(step)
                 if step + 1 in self.run.checkpoint_steps:
                     self._checkpoint(step + 1)
 
-    def _set_up(self, address: str, port: int) -> None:
+    @contextmanager
+    def writing(self, start: int) -> Iterator[None]:
+        """Within it shard 0 has its writers, and the store knows that this attempt trains."""
+        self.writers: dict[str, TableWriter] = {}
+        with ExitStack() as stack:
+            if self.rank == 0:
+                self._record_state(start)
+                for table in ("steps", "checkpoints"):
+                    writer = self.store.writer(
+                        table, run=self.run.id, attempt=self.assignment.attempt
+                    )
+                    self.writers[table] = stack.enter_context(writer)
+            yield
+
+    def set_up(self, address: str, port: int) -> None:
+        """Join the gang, open store and data."""
         assignment = self.assignment
         self.store = StudyStore.open(".", assignment.study_path)
         self.study = self.store.study
@@ -121,7 +130,7 @@ class TrainingShard:
         self.order = TrainingOrder(self.data, self.run.seed)
         self.config = model_config(self.study, self.run, self.data.vocabulary_size)
 
-    def _resume(self) -> int:
+    def resume(self) -> int:
         """Make the engine, from the newest complete checkpoint where there is one.
 
         Returns:
@@ -144,9 +153,8 @@ class TrainingShard:
         self.engine.load_state(state, done[-1])
         return done[-1]
 
-    def _train_step(self, step: int) -> None:
-        """One optimizer step, number `step` from 0."""
-        started = time.perf_counter()
+    def compute(self, step: int) -> tuple[float, float, float]:
+        """Optimizer step number `step`, from 0: (loss of the global batch, lr, gradient norm)."""
         run, world_size = self.run, self.assignment.world_size
         share = run.batch_sequences // world_size
         first = step * run.batch_sequences + self.rank * share
@@ -155,10 +163,19 @@ class TrainingShard:
         loss, grad_norm = self.engine.step(sequences, learning_rate)
         if world_size > 1:
             dist.all_reduce(loss)
-        mean_loss_value = float(loss) / world_size
-        if not math.isfinite(mean_loss_value):
+        return float(loss) / world_size, learning_rate, grad_norm
+
+    def train_step(self, step: int) -> None:
+        """Optimizer step number `step`, from 0, and its row in the store.
+
+        Raises:
+            SparsingError: the loss is not finite.
+        """
+        started = time.perf_counter()
+        loss, learning_rate, grad_norm = self.compute(step)
+        if not math.isfinite(loss):
             raise SparsingError(
-                f"{run.id}: the loss is {mean_loss_value} at step {step + 1}; a smaller "
+                f"{self.run.id}: the loss is {loss} at step {step + 1}; a smaller "
                 "optimization.peak_learning_rate or a longer warm-up usually helps"
             )
         if self.rank:
@@ -166,11 +183,11 @@ class TrainingShard:
         seconds = time.perf_counter() - started
         row = {
             "step": step + 1,
-            "tokens": (step + 1) * run.batch_tokens,
-            "loss": mean_loss_value,
+            "tokens": (step + 1) * self.run.batch_tokens,
+            "loss": loss,
             "learning_rate": learning_rate,
             "grad_norm": grad_norm,
-            "tokens_per_second": run.batch_tokens / seconds,
+            "tokens_per_second": self.run.batch_tokens / seconds,
             "step_seconds": seconds,
             "memory_bytes": memory_bytes(self.engine.device),
         }
