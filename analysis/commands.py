@@ -1,4 +1,4 @@
-"""The commands about a study's laws: `sparsing laws`, `sparsing predict`."""
+"""The commands on what a study means: `sparsing laws`, `predict` and `report`."""
 
 from __future__ import annotations
 
@@ -167,3 +167,24 @@ def _sentence(answer: dict[str, Any]) -> str:
         return f"{who}: {goal} at {answer['tokens']:.4g} tokens, 95 % interval {low} to {high}"
     since = f"; not before {low} tokens" if verdict == "cannot say" and low != "open" else ""
     return f"{who}: {goal}: {verdict}: {answer['reason']}{since}"
+
+
+@click.command()
+@click.argument("study")
+@store_option
+@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+def report(study: str, root: str, as_json: bool) -> None:
+    """Write the report of STUDY, one HTML file, from its store as it is now.
+
+    \b
+    Example:
+      sparsing report quickstart
+    """
+    from analysis.report import write_report
+
+    store = StudyStore.open(root, study)
+    path = write_report(store)
+    if as_json:
+        click.echo(json.dumps({"study": store.study_id, "report": str(path)}))
+    else:
+        click.echo(f"report: {path}")

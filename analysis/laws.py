@@ -24,6 +24,8 @@ Bools = NDArray[np.bool_]
 Integers = NDArray[np.int64]
 Parameters = dict[str, Any]
 
+STEP = 1e-6
+"""Of differences by a coordinate."""
 ALPHA_GRID = np.concatenate([[1e-3], np.geomspace(0.03, 10.0, 17)])
 
 
@@ -80,6 +82,24 @@ class Law(ABC):
     @abstractmethod
     def shape(self, tokens: Floats, theta: Floats, span: Span) -> Floats:
         """0 at span.first, 1 at span.last; tokens (n,), theta (..., k) -> (..., n)."""
+
+    def slopes(
+        self, tokens: Floats, theta: Floats, span: Span, which: tuple[int, ...]
+    ) -> tuple[Floats, Floats]:
+        """The shape (B, n) and its derivatives by the coordinates `which` (B, len(which), n).
+
+        By differences; a law whose speed matters overrides this.
+        """
+        shape = self.shape(tokens, theta, span)
+        columns = []
+        for index in which:
+            # Backwards at the upper bound, so that the shape is never asked for beyond it.
+            high = self.coordinates[index].high
+            step = np.where(theta[:, index] + STEP <= high, STEP, -STEP)
+            moved = theta.copy()
+            moved[:, index] += step
+            columns.append((self.shape(tokens, moved, span) - shape) / step[:, None])
+        return shape, np.stack(columns, axis=1)
 
     @abstractmethod
     def shape_limit(self, theta: Floats, span: Span) -> Floats:
@@ -157,6 +177,26 @@ class LogspacePowerLaw(Law):
         z = np.expm1(alpha * np.log(tokens / span.first)) / np.expm1(alpha * span.log_range)
         return np.expm1(-fall * z) / np.expm1(-fall)
 
+    def slopes(
+        self, tokens: Floats, theta: Floats, span: Span, which: tuple[int, ...]
+    ) -> tuple[Floats, Floats]:
+        """The shape and its derivatives in closed form."""
+        alpha, fall = theta[:, :1], np.exp(theta[:, 1:])
+        logs, log_range = np.log(tokens / span.first), span.log_range
+        grown, whole = np.expm1(alpha * logs), np.expm1(alpha * log_range)
+        z = grown / whole
+        fallen, all_fallen = np.expm1(-fall * z), np.expm1(-fall)
+        shape = fallen / all_fallen
+        slopes = np.empty((len(theta), len(which), len(tokens)))
+        for i, index in enumerate(which):
+            if index == 0:
+                dz = (logs * (grown + 1) - log_range * (whole + 1) * z) / whole
+                slopes[:, i] = dz * (fallen + 1) * (-fall / all_fallen)
+            else:
+                inner = shape * (all_fallen + 1) - z * (fallen + 1)
+                slopes[:, i] = inner * (fall / all_fallen)
+        return shape, slopes
+
     def shape_limit(self, theta: Floats, span: Span) -> Floats:
         """1 / (1 - exp(-E))."""
         return -1 / np.expm1(-np.exp(theta[..., 1]))
@@ -210,6 +250,16 @@ class PowerLaw(Law):
         """The Box-Cox transform of 1 / D, scaled to [0, 1]."""
         alpha = theta[..., :1]
         return np.expm1(-alpha * np.log(tokens / span.first)) / np.expm1(-alpha * span.log_range)
+
+    def slopes(
+        self, tokens: Floats, theta: Floats, span: Span, which: tuple[int, ...]
+    ) -> tuple[Floats, Floats]:
+        """The shape and its derivative in closed form."""
+        alpha, logs, log_range = theta[:, :1], np.log(tokens / span.first), span.log_range
+        gone, whole = np.expm1(-alpha * logs), np.expm1(-alpha * log_range)
+        shape = gone / whole
+        slope = (log_range * (whole + 1) * shape - logs * (gone + 1)) / whole
+        return shape, slope[:, None]
 
     def shape_limit(self, theta: Floats, span: Span) -> Floats:
         """1 / (1 - (last / first)^-alpha)."""

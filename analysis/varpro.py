@@ -14,9 +14,8 @@ from functools import cached_property
 
 import numpy as np
 
-from analysis.laws import Floats, Integers, Law, Span
+from analysis.laws import STEP, Bools, Floats, Integers, Law, Span
 
-DIFFERENCE_STEP = 1e-6
 MOST_DAMPING = 1e3
 MAX_ITERATIONS = 60
 CONVERGED = 1e-10
@@ -49,10 +48,6 @@ class Problem:
     def take(self, rows: Integers) -> Problem:
         """The problems at `rows` of the batch."""
         return self._each(lambda column: column[rows])
-
-    def spread(self) -> Problem:
-        """The batch with an axis of length 1 behind it, for several theta to each problem."""
-        return self._each(lambda column: column[:, None])
 
     def repeat(self, batch: int, count: int) -> Problem:
         """A batch in which each problem comes `count` times, one after the other."""
@@ -88,8 +83,12 @@ class Solution:
 
 def solve(problem: Problem, theta: Floats) -> Solution:
     """The best allowed start and change at coordinates theta (..., k)."""
+    return _solve(problem, theta, problem.law.shape(problem.tokens, theta, problem.span))[0]
+
+
+def _solve(problem: Problem, theta: Floats, shape: Floats) -> tuple[Solution, Bools]:
+    """The solution for a shape (..., n), and where the limit's constraint binds (...)."""
     law, weights, values = problem.law, problem.weights, problem.values
-    shape = law.shape(problem.tokens, theta, problem.span)
     total = np.add.reduce(weights, -1)
     mean_shape = _dot(weights, shape) / total
     centred = shape - mean_shape[..., None]
@@ -99,11 +98,12 @@ def solve(problem: Problem, theta: Floats) -> Solution:
     if law.direction:
         change = np.maximum(change * law.direction, 0.0) * law.direction
     start = _dot(weights, values) / total - change * mean_shape
+    bound: Bools = np.zeros(start.shape, dtype=bool)
     if law.limit_not_negative:
-        start, change = _keep_limit(problem, theta, shape, start, change)
+        start, change, bound = _keep_limit(problem, theta, shape, start, change)
     residuals = values - start[..., None] - change[..., None] * shape
     residuals *= problem.root_weights
-    return Solution(theta, start, change, residuals, _dot(residuals, residuals))
+    return Solution(theta, start, change, residuals, _dot(residuals, residuals)), bound
 
 
 def _dot(left: Floats, right: Floats) -> Floats:
@@ -113,17 +113,17 @@ def _dot(left: Floats, right: Floats) -> Floats:
 
 def _keep_limit(
     problem: Problem, theta: Floats, shape: Floats, start: Floats, change: Floats
-) -> tuple[Floats, Floats]:
+) -> tuple[Floats, Floats, Bools]:
     """Where the limit would be negative: the best solution with limit 0."""
     limit_shape = problem.law.shape_limit(theta, problem.span)
-    negative = start + change * limit_shape < 0
-    if not negative.any():
-        return start, change
+    bound = start + change * limit_shape < 0
+    if not bound.any():
+        return start, change, bound
     beyond = shape - limit_shape[..., None]
     weighted = problem.weights * beyond
-    bound = _dot(weighted, problem.values) / np.maximum(_dot(weighted, beyond), 1e-300)
-    change = np.where(negative, bound, change)
-    return np.where(negative, -bound * limit_shape, start), change
+    at_zero = _dot(weighted, problem.values) / np.maximum(_dot(weighted, beyond), 1e-300)
+    change = np.where(bound, at_zero, change)
+    return np.where(bound, -at_zero * limit_shape, start), change, bound
 
 
 def grid(law: Law) -> Floats:
@@ -196,21 +196,20 @@ def refine(
 ) -> Solution:
     """Levenberg-Marquardt from theta (B, k) inside the bounds; coordinates not `free` stay.
 
-    The Jacobian is the projected residual's own, by differences, so that it also knows where a
-    constraint binds. Problems that have converged leave the batch.
+    Problems that have converged leave the batch.
     """
     low, high = bounds(problem.law)
     free = tuple(range(theta.shape[1])) if free is None else free
     if not free:
         return solve(problem, theta)
-    state = _look(problem, theta, free, high)
+    state = _look(problem, theta, free)
     damping, active = np.full(len(theta), 1e-3), np.arange(len(theta))
     for _ in range(MAX_ITERATIONS):
         now, part = state, problem
         if len(active) < len(theta):
             now, part = state.rows(active), problem.take(active)
         step = _step(now, damping[active], free, low, high)
-        trial = _look(part, np.clip(now.theta + step, low, high), free, high)
+        trial = _look(part, np.clip(now.theta + step, low, high), free)
         better = trial.sse < now.sse
         gained = now.sse - trial.sse
         # A step that is refused at high damping, or is none, ends at a minimum, too.
@@ -235,22 +234,48 @@ def bounds(law: Law) -> tuple[Floats, Floats]:
 
 def jacobian(problem: Problem, theta: Floats) -> Floats:
     """Derivatives of the projected residuals by all coordinates: theta (B, k) -> (B, k, n)."""
-    _, high = bounds(problem.law)
-    return _look(problem, theta, tuple(range(theta.shape[1])), high).derivatives
+    return _look(problem, theta, tuple(range(theta.shape[1]))).derivatives
 
 
-def _look(problem: Problem, theta: Floats, free: tuple[int, ...], high: Floats) -> _State:
-    """Solve at theta (B, k) and at its neighbours, in one call."""
-    around = np.empty((len(theta), len(free) + 1, theta.shape[1]))
-    around[:] = theta[:, None]
-    # Backwards at the upper bound, so that the shape is never asked for beyond it.
-    steps = np.where(theta + DIFFERENCE_STEP <= high, DIFFERENCE_STEP, -DIFFERENCE_STEP)
-    for i, index in enumerate(free):
-        around[:, i + 1, index] += steps[:, index]
-    found = solve(problem.spread(), around)
-    here = found.residuals[:, 0]
-    derivatives = (found.residuals[:, 1:] - here[:, None]) / steps[:, free, None]
-    return _State(theta, found.start[:, 0], found.change[:, 0], here, found.sse[:, 0], derivatives)
+def _look(problem: Problem, theta: Floats, free: tuple[int, ...]) -> _State:
+    """Solution and derivatives at theta (B, k), by Kaufman's form of the Jacobian.
+
+    A coordinate moves the residuals as far as start and change cannot make up for it: its slope,
+    less what of it lies in the plane of the constant and the shape; or, where the limit is bound
+    to 0, on the line of the shape's distance to its limit.
+    """
+    law = problem.law
+    shape, slopes = law.slopes(problem.tokens, theta, problem.span, free)
+    found, bound = _solve(problem, theta, shape)
+    weights, root = problem.weights, problem.root_weights
+    mean = _dot(weights, shape) / np.add.reduce(weights, -1)
+    basis = (shape - mean[:, None]) * root
+    moved = slopes * root[..., None, :]
+    constant = root / np.sqrt(np.add.reduce(weights, -1))[..., None]
+    moved -= np.einsum("...kn,...n->...k", moved, constant)[..., None] * constant[..., None, :]
+    if bound.any():
+        limit_shape = law.shape_limit(theta, problem.span)
+        limit_slopes = _limit_slopes(law, theta, problem.span, free)
+        at_bound = (slopes - limit_slopes[..., None]) * root[..., None, :]
+        moved = np.where(bound[:, None, None], at_bound, moved)
+        basis = np.where(bound[:, None], (shape - limit_shape[:, None]) * root, basis)
+    square = np.maximum(_dot(basis, basis), 1e-300)
+    moved -= (np.einsum("...kn,...n->...k", moved, basis) / square[:, None])[..., None] * basis[
+        :, None
+    ]
+    moved *= -found.change[:, None, None]
+    return _State(theta, found.start, found.change, found.residuals, found.sse, moved)
+
+
+def _limit_slopes(law: Law, theta: Floats, span: Span, free: tuple[int, ...]) -> Floats:
+    """Derivatives of the shape's limit by the coordinates `free`: (B, len(free))."""
+    here = law.shape_limit(theta, span)
+    columns = []
+    for index in free:
+        moved = theta.copy()
+        moved[:, index] -= STEP
+        columns.append((here - law.shape_limit(moved, span)) / STEP)
+    return np.stack(columns, axis=1)
 
 
 def _step(now: _State, damping: Floats, free: tuple[int, ...], low: Floats, high: Floats) -> Floats:

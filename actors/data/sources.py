@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import functools
 import gzip
-import importlib.metadata
 import hashlib
+import importlib.metadata
 import json
 import os
 import sysconfig

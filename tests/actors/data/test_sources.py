@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -25,7 +26,7 @@ def test_standard_library_is_sources_only_and_always_the_same():
     assert len(first) > 300
     assert first == list(documents(source("python-stdlib")))
     names = [name for name, _, _ in fingerprint(source("python-stdlib"))]
-    assert names == sorted(names)
+    assert len(names) == len(set(names))
     assert "argparse.py" in names
     assert not [n for n in names if {"test", "tests", "site-packages"} & set(Path(n).parts)]
 
@@ -55,7 +56,6 @@ def test_parquet_reads_the_column(tmp_path):
 
 
 def test_huggingface_reads_a_local_data_set(tmp_path):
-    pytest.importorskip("datasets")
     (tmp_path / "train.jsonl").write_text('{"text": "x"}\n{"text": "y"}\n')
     there = Source(kind="huggingface", name=str(tmp_path))
     assert list(documents(there)) == ["x", "y"]
@@ -66,14 +66,10 @@ def test_huggingface_reads_a_local_data_set(tmp_path):
         list(documents(Source(kind="huggingface", name=str(tmp_path / "none"))))
 
 
-def test_huggingface_without_its_library_says_what_to_install():
-    try:
-        import datasets  # noqa: F401
-    except ImportError:
-        with pytest.raises(DefinitionError, match="pip install datasets"):
-            list(documents(Source(kind="huggingface", name="x")))
-    else:
-        pytest.skip("datasets is installed")
+def test_huggingface_without_its_library_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(DefinitionError, match="pip install datasets"):
+        list(documents(Source(kind="huggingface", name="x")))
 
 
 def broken(folder: Path, name: str, content: bytes) -> Path:
