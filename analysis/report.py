@@ -1,0 +1,203 @@
+"""The report of a study: one self-contained HTML file with plots, made from the store alone.
+
+`sparsing report STUDY` writes it; `sparsing run` ends with it. No script, no external address;
+light and dark, phone and print. The first figure alone, as in the README, is made by
+
+    python -c "from analysis.report import main_figure; from study.store import StudyStore; \\
+      main_figure(StudyStore.open('sparsing-store', 'quickstart')).savefig('docs/quickstart.png', \\
+      dpi=110)"
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from analysis import report_curves as curves
+from analysis import report_detail as detail
+from analysis import report_tables as tables
+from analysis.report_data import NAMES, StudyData
+from analysis.report_finding import finding
+from analysis.report_style import panel, theme
+from study import commits
+from study.store import DEFINITION, StudyStore
+from study.units import count_text
+
+REPORT = "report.html"
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the report: figures, a table, or the sentence that says what is not there yet."""
+
+    anchor: str
+    title: str
+    about: str
+    panels: list[Markup]
+    table: tables.ReportTable | None = None
+    missing: str = ""
+
+
+def write_report(store: StudyStore) -> Path:
+    """Write `report.html` into the study's folder, in one step; returns its path."""
+    path = store.path / REPORT
+    commits.replace(render_report(store).encode(), path)
+    return path
+
+
+def render_report(store: StudyStore) -> str:
+    """The report as HTML."""
+    data = StudyData.read(store)
+    sections = list(_sections(data))
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(REPORT).render(
+        study=store.study,
+        study_id=store.study_id,
+        finding=finding(data),
+        facts=_facts(data),
+        sections=sections,
+        colours=theme(panel for section in sections for panel in section.panels),
+        failures=tables.failures_table(data),
+        definition=(store.path / DEFINITION).read_text("utf-8"),
+        made_at=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+    )
+
+
+def main_figure(store: StudyStore) -> Figure:
+    """Activation ratio against tokens with the laws, a panel for each activation function."""
+    return curves.main_figure_of(StudyData.read(store))
+
+
+def _facts(data: StudyData) -> list[tuple[str, str]]:
+    """Name and value of the few numbers at the top."""
+    done = sum(run.status.state == "done" for run in data.runs)
+    failed = sum(run.status.state == "failed" for run in data.runs)
+    facts = [("runs done", f"{done} of {len(data.runs)}")]
+    facts += [("runs failed", str(failed))] if failed else []
+    facts.append(("tokens trained", count_text(sum(run.status.tokens for run in data.runs))))
+    facts.append(
+        ("points measured", str(sum(len(r.curve.tokens) for r in data.measured if r.curve)))
+    )
+    for activation, runs in data.by_activation().items():
+        last = [run.curve.activation_ratio[-1] for run in runs if run.curve]
+        low, high = tables.percent(min(last)), tables.percent(max(last))
+        value = low if low == high else f"{low.removesuffix(' %')}–{high}"
+        facts.append((f"newest ratio, {NAMES[activation]}", value))
+    return facts
+
+
+def _sections(data: StudyData) -> Iterator[Section]:
+    yield _activation(data)
+    yield Section(
+        "fits",
+        "Fits",
+        "The newest fit of each run. Tokens are in billions in the laws; brackets are 95 % "
+        "intervals. A parameter is identified where its interval is closed on both sides.",
+        [],
+        tables.fits_table(data),
+    )
+    yield _loss(data)
+    yield _layers(data)
+    yield _neurons(data)
+    yield Section(
+        "measurements",
+        "Newest measurements",
+        "The newest measured checkpoint of each run, on the reporting half of the validation set; "
+        "losses in nats per token.",
+        [],
+        tables.measurements_table(data),
+    )
+    yield from _axes(data)
+    yield Section("runs", "Runs", "", [], tables.runs_table(data))
+    yield Section("versions", "Versions and machine", "", [], tables.versions_table(data))
+
+
+def _activation(data: StudyData) -> Section:
+    panels = [
+        panel(
+            partial(curves.draw_with_legend, data=data, runs=runs),
+            f"Activation ratio against training tokens of the {NAMES[activation]} runs, with laws",
+        )
+        for activation, runs in data.by_activation().items()
+    ]
+    about = (
+        f"Share of active neurons (CETT-PPL-{data.store.study.measurement.p_percent:g} %, mean "
+        "over layers) against training tokens; a thin line for each run, the fitted law with its "
+        "95 % band."
+    )
+    missing = "" if panels else "No checkpoint has been measured yet."
+    return Section("activation", "Activation ratio against tokens", about, panels, missing=missing)
+
+
+def _loss(data: StudyData) -> Section:
+    panels = []
+    if len(data.steps):
+        draw = partial(curves.draw_training_loss, data=data)
+        panels.append(panel(draw, "Training loss against training tokens"))
+    if len(data.validation):
+        draw = partial(curves.draw_validation_loss, data=data)
+        panels.append(panel(draw, "Validation loss against training tokens"))
+    missing = "" if panels else "No step has been trained yet."
+    return Section("loss", "Loss", "Cross entropy of every run.", panels, missing=missing)
+
+
+def _layers(data: StudyData) -> Section:
+    panels = []
+    domains = data.layers["domain"].drop_nulls().n_unique()
+    for runs in data.series().values():
+        name = curves.label(runs[0])
+        draw = partial(detail.draw_layers, data=data, runs=runs)
+        panels.append(panel(draw, f"Activation ratio by layer, {name}"))
+        if domains > 1:
+            draw = partial(detail.draw_domains, data=data, runs=runs)
+            panels.append(panel(draw, f"Activation ratio by layer and domain, {name}"))
+    about = "At the first, middle and last measured checkpoint; lines are means over seeds."
+    if domains > 1:
+        about += " By domain: at the last checkpoint."
+    missing = "" if panels else "No checkpoint has been measured yet."
+    return Section("layers", "Layers", about, panels, missing=missing)
+
+
+def _neurons(data: StudyData) -> Section:
+    if not len(data.neurons):
+        missing = "No activation frequencies of neurons have been measured yet."
+        return Section("neurons", "Neurons", "", [], missing=missing)
+    panels = [
+        panel(partial(detail.draw_frequencies, data=data), "Neurons by activation frequency"),
+        panel(partial(detail.draw_dead, data=data), "Share of dead neurons against tokens"),
+    ]
+    about = (
+        "How many neurons are active on what share of the tokens, all layers, at the newest "
+        "measured checkpoint; dead are those active on fewer than 0.1 % of the tokens."
+    )
+    return Section("neurons", "Neurons", about, panels)
+
+
+def _axes(data: StudyData) -> Iterator[Section]:
+    """Sections on scale and width-depth ratio, where runs differ in them."""
+    for axis, fixed, anchor, title, about in (
+        (detail.scale_of, detail.ratio_of, "scale", "Scale", "Runs of like width-depth ratio."),
+        (detail.ratio_of, detail.scale_of, "shape", "Width and depth", "Runs of like size."),
+    ):
+        series = detail.along(data.measured, axis, fixed)
+        if series:
+            ratio = partial(detail.draw_ratio_along, series=series, axis=axis)
+            loss = partial(detail.draw_loss_along, data=data, series=series, axis=axis)
+            panels = [
+                panel(ratio, f"{title}: activation ratio"),
+                panel(loss, f"{title}: validation loss"),
+            ]
+            yield Section(anchor, title, about, panels)

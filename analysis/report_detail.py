@@ -1,0 +1,172 @@
+"""The report's closer views: layers, domains, neurons, and the study's axes of shape."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import polars as pl
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from analysis.report_curves import coloured, label
+from analysis.report_data import ReportedRun, StudyData, near_groups
+from analysis.report_style import HUES, legend_below, percent_axis, shades, token_axis
+from study.units import count_text
+
+FREQUENCY_BINS = np.geomspace(1e-4, 1, 33)
+DASHES = ("-", "--", ":", "-.")
+DOMAIN_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#a3568b", "#b8860b", "#4b5563")
+
+
+def draw_layers(axes: Axes, data: StudyData, runs: list[ReportedRun]) -> None:
+    """Activation ratio of each layer at the first, middle and last checkpoint; mean of seeds."""
+    rows = _layers(data, runs).filter(pl.col("domain").is_null())
+    tokens = sorted(set(rows["tokens"]))
+    chosen = sorted({tokens[0], tokens[len(tokens) // 2], tokens[-1]})
+    for at, colour in zip(chosen, shades(runs[0].run.activation, len(chosen)), strict=True):
+        part = rows.filter(pl.col("tokens") == at)
+        _draw_profile(axes, part, colour, f"{count_text(at)} tokens")
+    _finish_layers(axes, runs)
+
+
+def draw_domains(axes: Axes, data: StudyData, runs: list[ReportedRun]) -> None:
+    """Activation ratio of each layer at the last checkpoint, by domain; mean of seeds."""
+    rows = _layers(data, runs).filter(pl.col("domain").is_not_null())
+    last = rows.filter(pl.col("tokens") == pl.col("tokens").max().over("run"))
+    for i, domain in enumerate(sorted(set(last["domain"]))):
+        colour = DOMAIN_COLOURS[i % len(DOMAIN_COLOURS)]
+        _draw_profile(axes, last.filter(pl.col("domain") == domain), colour, domain)
+    _finish_layers(axes, runs)
+
+
+def _layers(data: StudyData, runs: list[ReportedRun]) -> pl.DataFrame:
+    return data.layers.filter(pl.col("run").is_in([run.run.id for run in runs]))
+
+
+def _draw_profile(axes: Axes, rows: pl.DataFrame, colour: str, name: str) -> None:
+    for _, run in rows.sort("layer").group_by("run"):
+        axes.plot(run["layer"], run["activation_ratio"], ".", color=colour, ms=4, alpha=0.5)
+    mean = rows.group_by("layer").agg(pl.col("activation_ratio").mean()).sort("layer")
+    axes.plot(mean["layer"], mean["activation_ratio"], color=colour, lw=1.8, label=name)
+
+
+def _finish_layers(axes: Axes, runs: list[ReportedRun]) -> None:
+    axes.set_title(label(runs[0]))
+    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+    axes.set_xlabel("layer")
+    axes.set_ylim(bottom=0)
+    percent_axis(axes, "activation ratio")
+    legend_below(axes)
+
+
+def draw_frequencies(axes: Axes, data: StudyData) -> None:
+    """How often neurons are active at the last checkpoint: share of neurons by frequency."""
+    low = FREQUENCY_BINS[0]
+    for run, colour in coloured(data.measured):
+        rows = data.neurons.filter(pl.col("run") == run.run.id)
+        if len(rows):
+            frequency = rows["frequency"].explode().to_numpy()
+            counts, _ = np.histogram(np.clip(frequency, low, 1), FREQUENCY_BINS)
+            share = counts / len(frequency)
+            axes.stairs(share, FREQUENCY_BINS, color=colour, lw=1.3, alpha=0.85, label=label(run))
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
+    axes.set_xlabel(f"activation frequency (share of tokens; {100 * low:g} % and less at the left)")
+    axes.set_title("Neurons by activation frequency")
+    percent_axis(axes, "share of neurons")
+    legend_below(axes)
+
+
+def draw_dead(axes: Axes, data: StudyData) -> None:
+    """Dead neurons against tokens: active on fewer than 0.1 % of the tokens."""
+    for run, colour in coloured(data.measured):
+        rows = data.dead.filter(pl.col("run") == run.run.id)
+        if len(rows):
+            style = {"marker": "o", "ms": 3.5, "lw": 1.2, "alpha": 0.85}
+            axes.plot(rows["tokens"], rows["dead_ratio"], color=colour, **style, label=label(run))
+    axes.set_title("Dead neurons")
+    axes.set_ylim(bottom=0)
+    token_axis(axes, log=data.log_spaced)
+    percent_axis(axes, "share of neurons")
+    legend_below(axes)
+
+
+Axis = Callable[[ReportedRun], float]
+
+
+def scale_of(run: ReportedRun) -> float:
+    """Non-embedding parameters."""
+    return float(run.run.parameters)
+
+
+def ratio_of(run: ReportedRun) -> float:
+    """Width-depth ratio, d_h / layers."""
+    return run.run.d_h / run.run.layers
+
+
+def along(runs: list[ReportedRun], axis: Axis, fixed: Axis) -> list[list[ReportedRun]]:
+    """Series of runs of one activation that differ in `axis` and hardly in `fixed`."""
+    series = []
+    for activation in dict.fromkeys(run.run.activation for run in runs):
+        peers = [run for run in runs if run.run.activation == activation]
+        for group in near_groups([fixed(run) for run in peers]):
+            members = sorted((peers[i] for i in group), key=axis)
+            if len(near_groups([axis(run) for run in members])) > 1:
+                series.append(members)
+    return series
+
+
+def draw_ratio_along(axes: Axes, series: list[list[ReportedRun]], axis: Axis) -> None:
+    """Activation ratio at the last checkpoint, and the law's limit where it is identified."""
+    for runs, dashes in zip(series, DASHES * len(series)):
+        colour = HUES[runs[0].run.activation]
+        x = [axis(run) for run in runs]
+        last = [run.curve.activation_ratio[-1] for run in runs if run.curve]
+        style = {"marker": "o", "mfc": "none", "ms": 6, "lw": 1, "ls": dashes}
+        axes.plot(x, last, color=colour, label=f"{runs[0].name}, last checkpoint", **style)
+        _draw_limits(axes, runs, axis, colour)
+    percent_axis(axes, "activation ratio")
+    _finish_along(axes, axis)
+
+
+def _draw_limits(axes: Axes, runs: list[ReportedRun], axis: Axis, colour: str) -> None:
+    for run in runs:
+        for law in run.laws:
+            low, value, high = (
+                law.row[name] for name in ("limit_low", "limit_activation_ratio", "limit_high")
+            )
+            if None not in (low, value, high):
+                errors = [[max(0.0, value - low)], [max(0.0, high - value)]]
+                style = {"fmt": "s", "ms": 5, "capsize": 3, "lw": 1.2}
+                name = f"{run.name}, limit of the law with 95 % interval"
+                axes.errorbar(axis(run), value, yerr=errors, color=colour, label=name, **style)
+
+
+def draw_loss_along(
+    axes: Axes, data: StudyData, series: list[list[ReportedRun]], axis: Axis
+) -> None:
+    """Validation loss at the last checkpoint."""
+    for runs, dashes in zip(series, DASHES * len(series)):
+        points = [
+            (axis(r), loss) for r in runs if (loss := data.last_validation_loss(r)) is not None
+        ]
+        if points:
+            colour, style = HUES[runs[0].run.activation], {"marker": "o", "ms": 5, "ls": dashes}
+            axes.plot(*zip(*points, strict=True), color=colour, label=runs[0].name, **style)
+    axes.set_ylabel("validation loss in nats per token")
+    _finish_along(axes, axis)
+
+
+def _finish_along(axes: Axes, axis: Axis) -> None:
+    axes.set_xscale("log")
+    axes.minorticks_off()
+    values = sorted(
+        {float(x) for line in axes.get_lines() for x in np.atleast_1d(line.get_xdata())}
+    )
+    axes.set_xticks([values[group[0]] for group in near_groups(values)])
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: count_text(value)))
+    axes.set_xlabel(
+        "non-embedding parameters" if axis is scale_of else "width-depth ratio d_h / layers"
+    )
+    legend_below(axes, columns=2)

@@ -1,0 +1,96 @@
+"""What a study found, in one sentence made from its numbers; unclear where they are."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from scipy.stats import spearmanr
+
+from analysis.report_data import NAMES, ReportedRun, StudyData
+
+FEWEST_POINTS = 5
+"""With fewer points even a perfect order is chance too often (2 of 24 for four)."""
+CHANCE = 0.05
+NEARLY_EQUAL_NATS = 0.05
+"""Validation losses that differ by less are nearly equal: perplexities within 5 %."""
+
+Direction = Literal["falls", "rises", "unclear"]
+
+
+def rank_correlation(run: ReportedRun) -> tuple[float, float] | None:
+    """Spearman's rank correlation of ratio with tokens in the stable stage, and its p-value.
+
+    None where there are fewer than `FEWEST_POINTS` points, or the ratio never changes.
+    """
+    points = run.stable_points
+    if len(points) < FEWEST_POINTS or len({ratio for _, ratio in points}) == 1:
+        return None
+    found = spearmanr(*zip(*points, strict=True))
+    return float(found.statistic), float(found.pvalue)
+
+
+def direction(runs: list[ReportedRun]) -> tuple[Direction, list[float]]:
+    """What all these runs agree on, and their rank correlations.
+
+    `falls` or `rises` where every run that can be judged does so beyond chance.
+    """
+    found = [each for each in map(rank_correlation, runs) if each is not None]
+    correlations = [correlation for correlation, _ in found]
+    signs = {np.sign(correlation) for correlation in correlations}
+    if len(signs) != 1 or any(p > CHANCE for _, p in found):
+        return "unclear", correlations
+    return ("falls" if signs == {-1.0} else "rises"), correlations
+
+
+def finding(data: StudyData) -> str:
+    """The study's finding: how the activation ratio goes with tokens, by activation function."""
+    panels = data.by_activation()
+    if not panels:
+        return "Nothing has been measured yet."
+    judged = {name: direction(runs) for name, runs in panels.items()}
+    clear = [
+        f"{way} for {NAMES[name]} ({_correlations(found)})"
+        for name, (way, found) in judged.items()
+        if way != "unclear"
+    ]
+    unclear = [_unclear(name, found) for name, (way, found) in judged.items() if way == "unclear"]
+    said = []
+    if clear:
+        said.append(f"Activation ratio {' and '.join(clear)} as training goes on{_losses(data)}.")
+    return " ".join([*said, *unclear])
+
+
+def _correlations(values: list[float]) -> str:
+    if len(values) == 1:
+        return f"rank correlation with tokens {_signed(values[0])}"
+    if len(values) == 2:
+        return f"rank correlation with tokens {_signed(values[0])} and {_signed(values[1])}"
+    low, high = min(values), max(values)
+    return f"rank correlation with tokens {_signed(low)} to {_signed(high)} in {len(values)} runs"
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.2f}".replace("-", "−")
+
+
+def _unclear(name: str, found: list[float]) -> str:
+    if not found:
+        return f"For {NAMES[name]} there are too few measured checkpoints to name a direction yet."
+    return f"For {NAMES[name]} the direction is unclear ({_correlations(found)})."
+
+
+def _losses(data: StudyData) -> str:
+    """How the validation losses of the activations compare, where there are several."""
+    means = {}
+    for name, runs in data.by_activation().items():
+        losses = [loss for run in runs if (loss := data.last_validation_loss(run)) is not None]
+        if losses:
+            means[name] = sum(losses) / len(losses)
+    if len(means) < 2 or len({run.group for run in data.measured}) > 1:
+        return ""
+    numbers = ", ".join(f"{NAMES[name]} {loss:.2f}" for name, loss in means.items())
+    near = max(means.values()) - min(means.values()) <= NEARLY_EQUAL_NATS
+    return (
+        f", at {'nearly equal' if near else 'different'} validation loss ({numbers} nats per token)"
+    )
