@@ -9,11 +9,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-# Without this DeepSpeed imports torch.compile's machinery at start-up, which nothing here uses.
+import torch
+
+# Without these DeepSpeed imports torch.compile's machinery at start-up, which nothing here uses,
+# and warns on stdout that it had to look for a GPU.
 os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
+os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
 
 import deepspeed
-import torch
 from deepspeed.utils import (
     safe_get_full_fp32_param,
     safe_get_full_optimizer_state,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +37,7 @@ def worker_environment(threads: int) -> dict[str, Any]:
         "env_vars": {
             "OMP_NUM_THREADS": str(threads),
             "POLARS_MAX_THREADS": "1",
-            "TORCHDYNAMO_DISABLE": "1",
             "TOKENIZERS_PARALLELISM": "false",
-            "DS_ACCELERATOR": os.environ.get(
-                "DS_ACCELERATOR", "cuda" if cluster_has_gpus() else "cpu"
-            ),
         }
     }
 
