@@ -19,7 +19,7 @@ from analysis.laws import PAPER_LAWS, Floats, Law
 from analysis.points import Points, different, read_points
 from analysis.region import Region, confidence_region
 from analysis.robust import LOSSES, Loss, robust_weights
-from analysis.varpro import Problem, Solution, best_fit
+from analysis.varpro import Problem, Solution, refine
 from study.errors import DefinitionError
 
 DIVERGED_SHAPE = 100.0
@@ -105,7 +105,7 @@ def _check_left(points: Points, drop: int) -> None:
 def _estimate(law: Law, points: Points, theta: Floats, loss: Loss) -> tuple[Problem, Solution]:
     """The optimum near theta; with a robust loss, of the reweighted problem."""
     problem = Problem(law, points.tokens, points.values, points.weights, points.span)
-    solution = best_fit(problem, starts=2, known=theta)
+    solution = refine(problem, theta)
     if loss != "least_squares":
         problem, solution = robust_weights(problem, solution, loss)
     return problem, solution

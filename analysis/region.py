@@ -26,8 +26,8 @@ NEAR = np.array([0.3, 0.7, 1.0, 1.4, 2.2])
 FAR = np.array([3.5, 7.0, 15.0])
 """Where the profile is looked at, in multiples of the half width that the curvature suggests;
 besides, at the coarse grid's values."""
-INNER_GRID = 64
-ROUGHLY = 1e-5
+INNER_GRID = 32
+ROUGHLY = 1e-4
 """Relative precision of the profile's sums of squares."""
 PROBES = 7
 """Steps of the search for the end of a row."""
