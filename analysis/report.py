@@ -10,6 +10,7 @@ light and dark, phone and print. The first figure alone, as in the README, is ma
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -68,6 +69,7 @@ def render_report(store: StudyStore) -> str:
         study_id=store.study_id,
         finding=finding(data),
         facts=_facts(data),
+        unfinished=_unfinished(data),
         sections=sections,
         colours=theme(panel for section in sections for panel in section.panels),
         failures=tables.failures_table(data),
@@ -99,16 +101,16 @@ def _facts(data: StudyData) -> list[tuple[str, str]]:
     return facts
 
 
+def _unfinished(data: StudyData) -> str:
+    """How many runs are still to end, by state; empty when all have."""
+    states = Counter(run.status.state for run in data.runs if not run.status.ended)
+    counts = ", ".join(f"{count} {state}" for state, count in states.items())
+    return f"The study is not at its end: runs {counts}." if states else ""
+
+
 def _sections(data: StudyData) -> Iterator[Section]:
     yield _activation(data)
-    yield Section(
-        "fits",
-        "Fits",
-        "The newest fit of each run. Tokens are in billions in the laws; brackets are 95 % "
-        "intervals. A parameter is identified where its interval is closed on both sides.",
-        [],
-        tables.fits_table(data),
-    )
+    yield _fits(data)
     yield _loss(data)
     yield _layers(data)
     yield _neurons(data)
@@ -126,12 +128,13 @@ def _sections(data: StudyData) -> Iterator[Section]:
 
 
 def _activation(data: StudyData) -> Section:
+    shown = list(data.by_activation().values())
     panels = [
         panel(
-            partial(curves.draw_with_legend, data=data, runs=runs),
-            f"Activation ratio against training tokens of the {NAMES[activation]} runs, with laws",
+            partial(curves.draw_with_legend, data=data, runs=runs, limits=limits),
+            f"Activation ratio against training tokens of the {runs[0].name} runs, with laws",
         )
-        for activation, runs in data.by_activation().items()
+        for runs, limits in zip(shown, curves.ratio_limits(shown), strict=True)
     ]
     about = (
         f"Share of active neurons (CETT-PPL-{data.store.study.measurement.p_percent:g} %, mean "
@@ -140,6 +143,21 @@ def _activation(data: StudyData) -> Section:
     )
     missing = "" if panels else "No checkpoint has been measured yet."
     return Section("activation", "Activation ratio against tokens", about, panels, missing=missing)
+
+
+def _fits(data: StudyData) -> Section:
+    forms = {law.fit.law: law.fit.form for run in data.runs for law in run.laws}
+    laws = "; ".join(f"{name}: {_unbroken(form.formula)}" for name, form in forms.items())
+    about = (
+        f"The newest fit of each run. {laws}, with D in billions of tokens. Brackets are 95 % "
+        "intervals; a parameter is identified where its interval is closed on both sides."
+    )
+    return Section("fits", "Fits", about if forms else "", [], tables.fits_table(data))
+
+
+def _unbroken(formula: str) -> str:
+    """A formula that stays on one line."""
+    return formula.replace("-", "−").replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def _loss(data: StudyData) -> Section:

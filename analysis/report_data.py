@@ -203,12 +203,10 @@ def near_groups(values: list[float]) -> list[list[int]]:
 
 def _group(run: Run, planned: list[Run]) -> str:
     peers = [each for each in planned if each.activation == run.activation]
-    shapes = {(each.d_h, each.layers, each.d_f) for each in peers}
+    shapes = {_shape(each) for each in peers}
     if len(shapes) == 1:
         return ""
-    same_scale = {
-        shape for each, shape in zip(peers, map(_shape, peers)) if each.scale == run.scale
-    }
+    same_scale = {_shape(each) for each in peers if each.scale == run.scale}
     return run.scale if len(same_scale) == 1 else f"{run.scale}, ratio {run.d_h / run.layers:.3g}"
 
 

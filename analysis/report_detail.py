@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import cycle
+from typing import Any
 
 import numpy as np
 import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from analysis.report_curves import coloured, label
+from analysis.report_curves import colours, label
 from analysis.report_data import ReportedRun, StudyData, near_groups
-from analysis.report_style import HUES, legend_below, percent_axis, shades, token_axis
+from analysis.report_style import (
+    CATEGORIES,
+    RAMPS,
+    legend_below,
+    percent_axis,
+    shades,
+    token_axis,
+)
 from study.units import count_text
 
 FREQUENCY_BINS = np.geomspace(1e-4, 1, 33)
 DASHES = ("-", "--", ":", "-.")
-DOMAIN_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#a3568b", "#b8860b", "#4b5563")
 
 
 def draw_layers(axes: Axes, data: StudyData, runs: list[ReportedRun]) -> None:
@@ -35,7 +43,7 @@ def draw_domains(axes: Axes, data: StudyData, runs: list[ReportedRun]) -> None:
     rows = _layers(data, runs).filter(pl.col("domain").is_not_null())
     last = rows.filter(pl.col("tokens") == pl.col("tokens").max().over("run"))
     for i, domain in enumerate(sorted(set(last["domain"]))):
-        colour = DOMAIN_COLOURS[i % len(DOMAIN_COLOURS)]
+        colour = CATEGORIES[i % len(CATEGORIES)]
         _draw_profile(axes, last.filter(pl.col("domain") == domain), colour, domain)
     _finish_layers(axes, runs)
 
@@ -45,7 +53,7 @@ def _layers(data: StudyData, runs: list[ReportedRun]) -> pl.DataFrame:
 
 
 def _draw_profile(axes: Axes, rows: pl.DataFrame, colour: str, name: str) -> None:
-    for _, run in rows.sort("layer").group_by("run"):
+    for _, run in rows.sort("run", "layer").group_by("run", maintain_order=True):
         axes.plot(run["layer"], run["activation_ratio"], ".", color=colour, ms=4, alpha=0.5)
     mean = rows.group_by("layer").agg(pl.col("activation_ratio").mean()).sort("layer")
     axes.plot(mean["layer"], mean["activation_ratio"], color=colour, lw=1.8, label=name)
@@ -63,16 +71,25 @@ def _finish_layers(axes: Axes, runs: list[ReportedRun]) -> None:
 def draw_frequencies(axes: Axes, data: StudyData) -> None:
     """How often neurons are active at the last checkpoint: share of neurons by frequency."""
     low = FREQUENCY_BINS[0]
-    for run, colour in coloured(data.measured):
+    chosen = colours(data)
+    for run in data.measured:
         rows = data.neurons.filter(pl.col("run") == run.run.id)
         if len(rows):
             frequency = rows["frequency"].explode().to_numpy()
             counts, _ = np.histogram(np.clip(frequency, low, 1), FREQUENCY_BINS)
             share = counts / len(frequency)
-            axes.stairs(share, FREQUENCY_BINS, color=colour, lw=1.3, alpha=0.85, label=label(run))
+            axes.stairs(
+                share,
+                FREQUENCY_BINS,
+                color=chosen[run.run.id],
+                lw=1.3,
+                alpha=0.85,
+                label=label(run),
+            )
     axes.set_xscale("log")
+    axes.minorticks_off()
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
-    axes.set_xlabel(f"activation frequency (share of tokens; {100 * low:g} % and less at the left)")
+    axes.set_xlabel("share of tokens on which a neuron is active")
     axes.set_title("Neurons by activation frequency")
     percent_axis(axes, "share of neurons")
     legend_below(axes)
@@ -80,11 +97,13 @@ def draw_frequencies(axes: Axes, data: StudyData) -> None:
 
 def draw_dead(axes: Axes, data: StudyData) -> None:
     """Dead neurons against tokens: active on fewer than 0.1 % of the tokens."""
-    for run, colour in coloured(data.measured):
+    chosen = colours(data)
+    for run in data.measured:
         rows = data.dead.filter(pl.col("run") == run.run.id)
         if len(rows):
-            style = {"marker": "o", "ms": 3.5, "lw": 1.2, "alpha": 0.85}
-            axes.plot(rows["tokens"], rows["dead_ratio"], color=colour, **style, label=label(run))
+            style: dict[str, Any] = {"marker": "o", "ms": 3.5, "lw": 1.2, "alpha": 0.85}
+            colour = chosen[run.run.id]
+            axes.plot(rows["tokens"], rows["dead_ratio"], color=colour, label=label(run), **style)
     axes.set_title("Dead neurons")
     axes.set_ylim(bottom=0)
     token_axis(axes, log=data.log_spaced)
@@ -119,11 +138,11 @@ def along(runs: list[ReportedRun], axis: Axis, fixed: Axis) -> list[list[Reporte
 
 def draw_ratio_along(axes: Axes, series: list[list[ReportedRun]], axis: Axis) -> None:
     """Activation ratio at the last checkpoint, and the law's limit where it is identified."""
-    for runs, dashes in zip(series, DASHES * len(series)):
-        colour = HUES[runs[0].run.activation]
+    for runs, dashes in zip(series, cycle(DASHES), strict=False):
+        colour = RAMPS[runs[0].run.activation][1]
         x = [axis(run) for run in runs]
         last = [run.curve.activation_ratio[-1] for run in runs if run.curve]
-        style = {"marker": "o", "mfc": "none", "ms": 6, "lw": 1, "ls": dashes}
+        style: dict[str, Any] = {"marker": "o", "mfc": "none", "ms": 6, "lw": 1, "ls": dashes}
         axes.plot(x, last, color=colour, label=f"{runs[0].name}, last checkpoint", **style)
         _draw_limits(axes, runs, axis, colour)
     percent_axis(axes, "activation ratio")
@@ -138,7 +157,7 @@ def _draw_limits(axes: Axes, runs: list[ReportedRun], axis: Axis, colour: str) -
             )
             if None not in (low, value, high):
                 errors = [[max(0.0, value - low)], [max(0.0, high - value)]]
-                style = {"fmt": "s", "ms": 5, "capsize": 3, "lw": 1.2}
+                style: dict[str, Any] = {"fmt": "s", "ms": 5, "capsize": 3, "lw": 1.2}
                 name = f"{run.name}, limit of the law with 95 % interval"
                 axes.errorbar(axis(run), value, yerr=errors, color=colour, label=name, **style)
 
@@ -147,12 +166,13 @@ def draw_loss_along(
     axes: Axes, data: StudyData, series: list[list[ReportedRun]], axis: Axis
 ) -> None:
     """Validation loss at the last checkpoint."""
-    for runs, dashes in zip(series, DASHES * len(series)):
+    for runs, dashes in zip(series, cycle(DASHES), strict=False):
         points = [
             (axis(r), loss) for r in runs if (loss := data.last_validation_loss(r)) is not None
         ]
         if points:
-            colour, style = HUES[runs[0].run.activation], {"marker": "o", "ms": 5, "ls": dashes}
+            style: dict[str, Any] = {"marker": "o", "ms": 5, "ls": dashes}
+            colour = RAMPS[runs[0].run.activation][1]
             axes.plot(*zip(*points, strict=True), color=colour, label=runs[0].name, **style)
     axes.set_ylabel("validation loss in nats per token")
     _finish_along(axes, axis)

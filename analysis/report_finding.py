@@ -49,39 +49,45 @@ def finding(data: StudyData) -> str:
     if not panels:
         return "Nothing has been measured yet."
     judged = {name: direction(runs) for name, runs in panels.items()}
-    clear = [
-        f"{way} for {NAMES[name]} ({_correlations(found)})"
-        for name, (way, found) in judged.items()
-        if way != "unclear"
-    ]
-    unclear = [_unclear(name, found) for name, (way, found) in judged.items() if way == "unclear"]
-    said = []
-    if clear:
-        said.append(f"Activation ratio {' and '.join(clear)} as training goes on{_losses(data)}.")
-    return " ".join([*said, *unclear])
+    clear = {name: each for name, each in judged.items() if each[0] != "unclear"}
+    said = [f"Activation ratio {_clear(clear)}{_losses(data)}."] if clear else []
+    said += [_unclear(name, found) for name, (_, found) in judged.items() if name not in clear]
+    return " ".join(said)
 
 
-def _correlations(values: list[float]) -> str:
-    if len(values) == 1:
-        return f"rank correlation with tokens {_signed(values[0])}"
-    if len(values) == 2:
-        return f"rank correlation with tokens {_signed(values[0])} and {_signed(values[1])}"
-    low, high = min(values), max(values)
-    return f"rank correlation with tokens {_signed(low)} to {_signed(high)} in {len(values)} runs"
+def _clear(judged: dict[str, tuple[Direction, list[float]]]) -> str:
+    """`falls with training tokens for A (...) and rises for B (...)`."""
+    parts: list[str] = []
+    before = ""
+    for name, (way, found) in judged.items():
+        verb = f"{way} " if way != before else ""
+        with_tokens = "" if parts else "with training tokens "
+        numbers = _correlations(found, named=not parts)
+        parts.append(f"{verb}{with_tokens}for {NAMES[name]} ({numbers})")
+        before = way
+    return " and ".join(parts)
+
+
+def _unclear(name: str, found: list[float]) -> str:
+    if not found:
+        return f"For {NAMES[name]} there are too few measured checkpoints to name a direction yet."
+    numbers = _correlations(found, named=True)
+    return f"For {NAMES[name]} the direction is unclear ({numbers})."
+
+
+def _correlations(values: list[float], *, named: bool) -> str:
+    what = "rank correlation " if named else ""
+    if len(values) <= 2:
+        return what + " and ".join(map(_signed, values))
+    return f"{what}{_signed(min(values))} to {_signed(max(values))} in {len(values)} runs"
 
 
 def _signed(value: float) -> str:
     return f"{value:+.2f}".replace("-", "−")
 
 
-def _unclear(name: str, found: list[float]) -> str:
-    if not found:
-        return f"For {NAMES[name]} there are too few measured checkpoints to name a direction yet."
-    return f"For {NAMES[name]} the direction is unclear ({_correlations(found)})."
-
-
 def _losses(data: StudyData) -> str:
-    """How the validation losses of the activations compare, where there are several."""
+    """How the validation losses of the activations compare, where only they and seeds differ."""
     means = {}
     for name, runs in data.by_activation().items():
         losses = [loss for run in runs if (loss := data.last_validation_loss(run)) is not None]
@@ -91,6 +97,5 @@ def _losses(data: StudyData) -> str:
         return ""
     numbers = ", ".join(f"{NAMES[name]} {loss:.2f}" for name, loss in means.items())
     near = max(means.values()) - min(means.values()) <= NEARLY_EQUAL_NATS
-    return (
-        f", at {'nearly equal' if near else 'different'} validation loss ({numbers} nats per token)"
-    )
+    how = "nearly equal" if near else "different"
+    return f", at {how} validation loss ({numbers} nats per token)"

@@ -10,11 +10,13 @@ from __future__ import annotations
 import colorsys
 import io
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from matplotlib import rc_context
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
@@ -22,17 +24,23 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 
 from study.units import count_text
 
-INK, FAINT, PAPER = "#1c2024", "#d8dbdf", "#ffffff"
-HUES = {"relu": "#0072b2", "silu": "#d55e00", "relu2": "#009e73", "gelu": "#a3568b"}
-"""Okabe and Ito's colours, which stay apart for colour-blind readers."""
+INK, QUIET, FAINT, PAPER = "#1c2024", "#5b636b", "#d8dbdf", "#ffffff"
+RAMPS = {
+    "relu": ("#86c5e8", "#0072b2", "#123a75"),
+    "silu": ("#f0b25f", "#d55e00", "#7d2418"),
+    "relu2": ("#7fd0b4", "#009e73", "#0c4f3c"),
+    "gelu": ("#dba4c9", "#a3568b", "#5a2149"),
+}
+"""Light, plain and deep: Okabe and Ito's hues, which stay apart for colour-blind readers."""
+CATEGORIES = ("#0072b2", "#d55e00", "#009e73", "#a3568b", "#a17a00", "#4b5563")
 DARKEST = 0.09
 """Lightness of the dark theme's background."""
 
-PANEL_INCHES = (5.2, 3.7)
-STYLE = {
+PANEL_INCHES = (4.7, 3.6)
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.size": 10.5,
-    "axes.titlesize": 12,
+    "axes.titlesize": 11.5,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
     "axes.edgecolor": INK,
@@ -54,28 +62,25 @@ STYLE = {
     "lines.solid_capstyle": "round",
     "legend.frameon": False,
     "legend.fontsize": 9.5,
+    "legend.handlelength": 1.6,
+    "legend.columnspacing": 1.4,
 }
 
 Draw = Callable[[Axes], None]
 
 
 def shades(activation: str, count: int) -> list[str]:
-    """`count` colours of an activation's hue, from light to dark; the hue itself for one."""
-    if count == 1:
-        return [HUES[activation]]
-    hue, _, saturation = colorsys.rgb_to_hls(*to_rgb(HUES[activation]))
-    places = np.linspace(-1, 1, count)
-    return [_hex(hue + 0.09 * at, 0.42 - 0.2 * at, saturation * (0.9 - 0.1 * at)) for at in places]
-
-
-def _hex(hue: float, lightness: float, saturation: float) -> str:
-    return to_hex(colorsys.hls_to_rgb(hue % 1, lightness, min(saturation, 1)))
+    """`count` colours of an activation's hue, from light to deep; the plain one for one."""
+    ramp = np.array([to_rgb(colour) for colour in RAMPS[activation]])
+    places = [1.0] if count == 1 else np.linspace(0, 2, count)
+    channels = [np.interp(places, range(3), channel) for channel in ramp.T]
+    return [to_hex((r, g, b)) for r, g, b in zip(*channels, strict=True)]
 
 
 def dark(colour: str) -> str:
     """A colour in the dark theme: lightness turned round, from the paper's to the ink's."""
     hue, lightness, saturation = colorsys.rgb_to_hls(*to_rgb(colour))
-    return _hex(hue, DARKEST + (1 - DARKEST) * (1 - lightness), saturation)
+    return to_hex(colorsys.hls_to_rgb(hue, DARKEST + (1 - DARKEST) * (1 - lightness), saturation))
 
 
 def token_axis(axes: Axes, *, log: bool) -> None:
@@ -99,15 +104,15 @@ def percent_axis(axes: Axes, label: str) -> None:
     axes.set_ylabel(label)
 
 
-def legend_below(axes: Axes, columns: int = 3) -> None:
-    """What has a label, once, below the axes."""
-    handles, labels = axes.get_legend_handles_labels()
-    named = dict(zip(labels, handles, strict=True))
-    if named:
-        figure = axes.get_figure()
-        assert isinstance(figure, Figure)
-        ncols = min(columns, len(named))
-        figure.legend(named.values(), named, loc="outside lower center", ncols=ncols)
+def legend_below(axes: Axes, handles: Sequence[Artist] = (), columns: int = 3) -> None:
+    """Below the axes: these handles, and what else on the axes has a label, each label once."""
+    found, labels = axes.get_legend_handles_labels()
+    named = {str(handle.get_label()): handle for handle in handles}
+    named |= dict(zip(labels, found, strict=True))
+    figure = axes.get_figure()
+    if named and isinstance(figure, Figure):
+        columns = min(columns, len(named))
+        figure.legend(list(named.values()), list(named), loc="outside lower center", ncols=columns)
 
 
 def panel(draw: Draw, about: str) -> Markup:
@@ -116,25 +121,25 @@ def panel(draw: Draw, about: str) -> Markup:
         figure = Figure(figsize=PANEL_INCHES, layout="constrained")
         draw(figure.add_subplot())
         file = io.StringIO()
-        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        nothing: dict[str, Any] = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(file, format="svg", transparent=True, metadata=nothing)
+    # matplotlib escapes what it draws.
     return Markup(_inline(file.getvalue(), about))
 
 
 def _inline(svg: str, about: str) -> str:
     """The element alone, as wide as its place, without ids and addresses, in the page's font."""
     svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"<(metadata|style).*?</\1>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'(<g) id="[^"]*"', r"\1", svg)
-    svg = re.sub(r'\s(xmlns(:xlink)?|version)="[^"]*"', "", svg)
-    svg = re.sub(r'(<svg[^>]*?) (?:width|height)="[^"]*pt"', r"\1", svg)
-    svg = re.sub(r'(<svg[^>]*?) height="[^"]*pt"', r"\1", svg)
-    svg = svg.replace("xlink:href", "href")
-    svg = re.sub(r"<style.*?</style>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r"font-family: [^;\"]*", "font-family: inherit", svg)
-    svg = re.sub(r"#([0-9a-f]{6})\b", r"var(--c-\1)", svg)
-    label = Markup.escape(about)
-    return svg.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
+    head, body = svg.split(">", 1)
+    head = re.sub(r'\s(xmlns(:xlink)?|version|width|height)="[^"]*"', "", head)
+    body = body.replace("xlink:href", "href")
+    body = re.sub(r"font-family: [^;\"]*", "font-family: inherit", body)
+    body = re.sub(r"#([0-9a-f]{6})\b", r"var(--c-\1)", body)
+    body = re.sub(r"(\d\.\d\d)\d+", r"\1", body)
+    body = re.sub(r"\s*\n\s*", " ", body)
+    return f'{head} role="img" aria-label="{escape(about)}">{body}'
 
 
 def theme(figures: Iterable[str]) -> list[tuple[str, str, str]]:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
 
 import polars as pl
+import psutil
 
 from analysis.comparison import undecided
 from analysis.report_data import FittedLaw, ReportedRun, StudyData
-from study.units import count_text
+from study.units import bytes_text, count_text
 from study.version import code_version
 
 PACKAGES = ("torch", "ray", "deepspeed", "numpy", "scipy", "polars", "pyarrow", "matplotlib")
@@ -23,7 +25,7 @@ class ReportTable:
     """Column heads, rows of cells, and what to say where there is no row."""
 
     heads: tuple[str, ...]
-    rows: list[tuple[str, ...]]
+    rows: Sequence[tuple[str, ...]]
     empty: str
 
 
@@ -168,19 +170,22 @@ def failures_table(data: StudyData) -> ReportTable:
 
 def versions_table(data: StudyData) -> ReportTable:
     """Code that wrote the rows and this report, packages, and the machine that made the report."""
+    devices = ", ".join(sorted({r.status.device for r in data.runs if r.status.device}))
     wrote = data.store.scan("runs").select("code_version").unique().collect()["code_version"]
     rows = [
         ("code that trained", ", ".join(sorted(wrote)) or "–"),
         ("code of this report", code_version()),
         ("Python", platform.python_version()),
         *((package, _version(package)) for package in PACKAGES),
-        (
-            "trained on",
-            ", ".join(sorted({r.status.device for r in data.runs if r.status.device})) or "–",
-        ),
-        ("report made on", f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs"),
+        ("trained on", devices or "–"),
+        ("report made on", _machine()),
     ]
     return ReportTable(("what", "version"), rows, "")
+
+
+def _machine() -> str:
+    memory = bytes_text(psutil.virtual_memory().total)
+    return f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs, {memory} of memory"
 
 
 def _version(package: str) -> str:
