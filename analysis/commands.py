@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import click
@@ -16,21 +15,10 @@ from analysis.fitting import fit_curve
 from analysis.refit import newest_fits
 from analysis.tables import aligned, bounds_text, number
 from study.errors import DefinitionError, NotFoundError
+from study.options import store_option
 from study.plan import plan_runs
 from study.store import StudyStore
 from study.values import parse_count
-
-
-def store_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """`--store`: the store's root, or the environment's SPARSING_STORE."""
-    return click.option(
-        "--store",
-        "root",
-        envvar="SPARSING_STORE",
-        default="./sparsing-store",
-        show_default=True,
-        help="Root of the result store.",
-    )(command)
 
 
 @click.command()

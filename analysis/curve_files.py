@@ -14,9 +14,9 @@ from analysis.laws import Floats
 from study.errors import DefinitionError, NotFoundError
 from study.values import COUNT_UNITS
 
-TOKEN_NAMES = ("tokens", "token_passed", "training_tokens", "tokens_seen", "token", "d")
-RATIO_NAMES = ("activation_ratio", "activation", "act_ratio", "ratio", "a")
-SPARSITY_NAMES = ("sparsity_ratio", "sparsity")
+TOKEN_NAMES = ("tokens", "token_passed", "training_tokens", "tokens_seen", "d")
+RATIO_NAMES = ("activation_ratio", "activation", "ratio", "sparsity_ratio", "sparsity", "a")
+TOKEN_STEMS, RATIO_STEMS = ("token",), ("activ", "act", "ratio", "spars")
 SUFFIXES = ".csv, .tsv, .json, .jsonl, .parquet, .arrow"
 
 
@@ -45,14 +45,21 @@ def read_curve(
     NotFoundError where there is no such file, DefinitionError where it holds no curve.
     """
     frame = _read_frame(Path(path))
-    numeric = [name for name, dtype in frame.schema.items() if dtype.is_numeric()]
-    x, x_guessed = _choose(path, frame, numeric, tokens_column, TOKEN_NAMES, skip=error_column)
-    names = RATIO_NAMES + SPARSITY_NAMES
-    y, y_guessed = _choose(path, frame, numeric, ratio_column, names, skip=error_column, after=x)
+    for column in (tokens_column, ratio_column, error_column):
+        if column is not None and not (column in frame and frame.schema[column].is_numeric()):
+            raise DefinitionError(f"{path}: no column of numbers '{column}'; it has {_all(frame)}")
+    taken = {tokens_column, ratio_column, error_column}
+    free = frame.select(c for c in frame.columns if c not in taken and frame[c].dtype.is_numeric())
+    x = tokens_column or _guess(path, free, TOKEN_NAMES, TOKEN_STEMS, ratio=False)
+    y = ratio_column or _guess(
+        path, free.drop(x, strict=False), RATIO_NAMES, RATIO_STEMS, ratio=True
+    )
+    x_guessed = tokens_column is None and x != TOKEN_NAMES[0]
+    y_guessed = ratio_column is None and y != RATIO_NAMES[0]
     notes = [f"tokens read from column '{x}'"] * x_guessed
     notes += [f"activation ratio read from column '{y}'"] * y_guessed
     ratio = frame[y].cast(pl.Float64).to_numpy()
-    if ratio_column is None and y.lower() in SPARSITY_NAMES:
+    if ratio_column is None and "spars" in y.lower():
         ratio = 1 - ratio
         notes.append(f"activation ratio is 1 - '{y}'")
     return CurveFile(
@@ -67,49 +74,35 @@ def read_curve(
 def _weights(path: str, frame: pl.DataFrame, column: str | None) -> Floats | None:
     if column is None:
         return None
-    if column not in frame.columns or not frame.schema[column].is_numeric():
-        raise DefinitionError(_no_column(path, frame, column))
     errors = frame[column].cast(pl.Float64).to_numpy()
     if not (errors > 0).all():
         raise DefinitionError(f"{path}: standard errors in '{column}' must be above 0")
     return errors**-2
 
 
-def _choose(
-    path: str,
-    frame: pl.DataFrame,
-    numeric: list[str],
-    wanted: str | None,
-    names: tuple[str, ...],
-    *,
-    skip: str | None,
-    after: str | None = None,
-) -> tuple[str, bool]:
-    """A column's name, and whether it was guessed: the one wanted, a known name, or the next."""
-    if wanted is not None:
-        if wanted not in numeric:
-            raise DefinitionError(_no_column(path, frame, wanted))
-        return wanted, False
-    free = [name for name in numeric if name not in (skip, after)]
+def _guess(
+    path: str, free: pl.DataFrame, names: tuple[str, ...], stems: tuple[str, ...], *, ratio: bool
+) -> str:
+    """A column with a usual name, else with part of one, else the first with fitting values."""
+    lower = {column.lower(): column for column in reversed(free.columns)}
     for name in names:
-        for column in free:
-            if column.lower() == name:
-                return column, name != names[0]
-    partly = [c for c in free if names[0].split("_")[0] in c.lower()]
-    if not (found := partly or free):
-        raise DefinitionError(
-            f"{path}: a curve needs two columns of numbers, tokens and activation_ratio; "
-            f"columns: {_columns(frame)}"
-        )
-    return found[0], True
+        if name in lower:
+            return lower[name]
+    partly = [column for stem in stems for column in free.columns if stem in column.lower()]
+    fitting = [column for column in free.columns if _is_ratio(free[column]) == ratio]
+    if found := partly or fitting or free.columns:
+        return found[0]
+    missing = names[0]
+    raise DefinitionError(f"{path}: a curve needs columns of numbers; none is left for {missing}")
 
 
-def _no_column(path: str, frame: pl.DataFrame, name: str) -> str:
-    return f"{path}: no column of numbers '{name}'; columns: {_columns(frame)}"
+def _is_ratio(column: pl.Series) -> bool:
+    inside = column.cast(pl.Float64).fill_nan(None).drop_nulls().is_between(0, 1)
+    return len(inside) > 0 and bool(inside.all())
 
 
-def _columns(frame: pl.DataFrame) -> str:
-    return ", ".join(f"{name} ({dtype})" for name, dtype in frame.schema.items()) or "none"
+def _all(frame: pl.DataFrame) -> str:
+    return ", ".join(f"{name} ({dtype})" for name, dtype in frame.schema.items()) or "no columns"
 
 
 def _read_frame(path: Path) -> pl.DataFrame:

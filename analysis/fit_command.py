@@ -102,7 +102,7 @@ Holdout = dict[str, Any]
 def _fit_one(curve: CurveFile, fraction: float | None, **options: Any) -> tuple[Fit, Holdout]:
     """The fit of a curve, or of its first part together with how it predicts the rest."""
     order = np.argsort(curve.tokens, kind="stable")
-    end = len(order) if fraction is None else int(np.ceil(fraction * len(order) - 1e-9))
+    end = len(order) if fraction is None else round(fraction * len(order))
     part, rest = order[:end], order[end:]
     weights = None if curve.weights is None else curve.weights[part]
     try:

@@ -38,7 +38,7 @@ class LossSurface:
     beta: float
     """Exponent of tokens."""
     objective: float
-    """Sum of the Huber losses of log loss, divided by nothing."""
+    """Sum of the Huber losses of log loss."""
     n: int
 
     def loss(self, parameters: ArrayLike, tokens: ArrayLike) -> Floats:
@@ -71,11 +71,8 @@ def fit_loss_surface(
     log_n, log_d, log_loss = (np.log(column) for column in columns)
     # Centred logs keep a and alpha, b and beta apart; the shift is undone at the end.
     shift_n, shift_d = log_n.mean(), log_d.mean()
-    terms = _terms(log_n - shift_n, log_d - shift_d)
-    found = min(
-        (_descend(terms, log_loss, start, delta) for start in _starts(terms, log_loss)),
-        key=lambda theta: huber(terms, log_loss, theta, delta),
-    )
+    terms = loss_terms(log_n - shift_n, log_d - shift_d)
+    found = _descend(terms, log_loss, delta)
     e, a, b, alpha, beta = found
     return LossSurface(
         E=float(np.exp(e)),
@@ -88,7 +85,7 @@ def fit_loss_surface(
     )
 
 
-def _terms(log_n: Floats, log_d: Floats) -> Floats:
+def loss_terms(log_n: Floats, log_d: Floats) -> Floats:
     """The three exponents as linear maps of (e, a, b, alpha, beta): (n, 3, 5)."""
     terms = np.zeros((len(log_n), 3, 5))
     terms[:, 0, 0] = terms[:, 1, 1] = terms[:, 2, 2] = 1.0
@@ -119,15 +116,18 @@ def _starts(terms: Floats, log_loss: Floats, count: int = 3) -> list[Floats]:
     return [np.array([*np.log(linear[i]), alpha[i], beta[i]]) for i in best]
 
 
-def _descend(terms: Floats, log_loss: Floats, theta: Floats, delta: float) -> Floats:
-    """Newton's way down, delta by delta, to the Huber loss asked for."""
-    spread = float(np.abs(_misses(terms, log_loss, theta)[0]).max())
+def _descend(terms: Floats, log_loss: Floats, delta: float) -> Floats:
+    """Newton's way down from the best start, delta by delta, to the Huber loss asked for."""
+    starts = _starts(terms, log_loss)
+    spread = max(float(np.abs(_misses(terms, log_loss, start)[0]).max()) for start in starts)
     width = delta
     while width < spread:
         width *= NARROWING
+    tried = [_newton(terms, log_loss, start, width, STEPS) for start in starts]
+    theta = min(tried, key=lambda each: huber(terms, log_loss, each, width))
     while width > delta:
+        width = max(width / NARROWING, delta)
         theta = _newton(terms, log_loss, theta, width, STEPS)
-        width /= NARROWING
     return _newton(terms, log_loss, theta, delta, LAST_STEPS)
 
 

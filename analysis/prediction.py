@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from analysis.laws import Bools, Floats
+from analysis.laws import Floats
 from analysis.region import Region
 
 HORIZON = 1e6
@@ -72,12 +72,13 @@ def tokens_to(region: Region, ratio: float, best: float) -> TokensTo:
     The interval holds every token count at which some law of the region equals the ratio.
     """
     first, last = region.problem.span.first, region.problem.span.last
-    grid = np.geomspace(first * 1e-3, last * HORIZON, 1500)
+    grid = np.geomspace(first * 1e-3, last * HORIZON, 700)
     plain = grid * region.problem.law.unit
     low_band, high_band = band(region, grid, measurement=False)
-    falling = float(region.best.change[0]) < 0
-    some = low_band <= ratio if falling else high_band >= ratio
-    every = high_band <= ratio if falling else low_band >= ratio
+    if float(region.best.change[0]) < 0:
+        some, every = ratio - low_band, ratio - high_band
+    else:
+        some, every = high_band - ratio, low_band - ratio
     low, high = _first(some, plain), _first(every, plain)
     number = float(best * region.problem.law.unit) if np.isfinite(best) else None
     if low is None:
@@ -90,7 +91,13 @@ def tokens_to(region: Region, ratio: float, best: float) -> TokensTo:
     return TokensTo(ratio, "reached", number, low, high, reason)
 
 
-def _first(reached: Bools, tokens: Floats) -> float | None:
-    """The first token count where `reached` is true."""
-    index = np.flatnonzero(reached)
-    return float(tokens[index[0]]) if len(index) else None
+def _first(above: Floats, tokens: Floats) -> float | None:
+    """The token count where `above` first rises to 0, between two of the grid's; None = nowhere."""
+    index = np.flatnonzero(above >= 0)
+    if not len(index):
+        return None
+    last = int(index[0])
+    if last == 0 or not np.isfinite(above[last - 1]):
+        return float(tokens[last])
+    share = above[last - 1] / (above[last - 1] - above[last])
+    return float(tokens[last - 1] * (tokens[last] / tokens[last - 1]) ** share)

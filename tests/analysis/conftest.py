@@ -1,20 +1,12 @@
-"""Curves for the tests: measured ones where they are at hand, else made from Table 2."""
-
 from __future__ import annotations
 
-import json
-
-import numpy as np
 import pytest
-from curves import TABLE_2, measured_folder, synthetic
+from curves import measured_folder
+
+from analysis.paper import MEASURED, law_of, published_curve
 
 
-@pytest.fixture(params=sorted(TABLE_2))
+@pytest.fixture(params=MEASURED)
 def curve(request: pytest.FixtureRequest):
-    """(law, tokens, ratios) of each of the six published curves."""
-    law = TABLE_2[request.param][0]
-    folder = measured_folder()
-    if folder is None:
-        return law, *synthetic(request.param)
-    data = json.loads((folder / f"{request.param}.json").read_text())
-    return law, np.array(data["token_passed"]), np.array(data["activation_ratio"])
+    """(law, tokens, ratios) of each of the published curves; synthetic ones if not at hand."""
+    return law_of(request.param), *published_curve(request.param, measured_folder())
