@@ -95,9 +95,7 @@ def _facts(data: StudyData) -> list[tuple[str, str]]:
     )
     for activation, runs in data.by_activation().items():
         last = [run.curve.activation_ratio[-1] for run in runs if run.curve]
-        low, high = tables.percent(min(last)), tables.percent(max(last))
-        value = low if low == high else f"{low.removesuffix(' %')}–{high}"
-        facts.append((f"newest ratio, {NAMES[activation]}", value))
+        facts.append((f"newest ratio, {NAMES[activation]}", tables.percent(min(last), max(last))))
     return facts
 
 
@@ -105,7 +103,7 @@ def _unfinished(data: StudyData) -> str:
     """How many runs are still to end, by state; empty when all have."""
     states = Counter(run.status.state for run in data.runs if not run.status.ended)
     counts = ", ".join(f"{count} {state}" for state, count in states.items())
-    return f"The study is not at its end: runs {counts}." if states else ""
+    return f"The study is not at its end; runs still to end: {counts}." if states else ""
 
 
 def _sections(data: StudyData) -> Iterator[Section]:

@@ -24,6 +24,7 @@ from analysis.report_style import (
     shades,
     token_axis,
 )
+from study.values import MAX_COUNT
 
 AHEAD = 1.6
 """Laws are drawn up to this many times the last point."""
@@ -44,11 +45,18 @@ def colours(data: StudyData) -> dict[str, str]:
     found: dict[str, str] = {}
     for activation in dict.fromkeys(run.run.activation for run in data.runs):
         runs = [run for run in data.runs if run.run.activation == activation]
-        sizes = {r.group: (r.run.parameters, r.run.d_h / r.run.layers) for r in runs}
-        groups = sorted(sizes, key=sizes.__getitem__)
+        groups = list(dict.fromkeys(run.group for run in by_size(runs)))
         shade = dict(zip(groups, shades(activation, len(groups)), strict=True))
         found |= {run.run.id: shade[run.group] for run in runs}
     return found
+
+
+def by_size(runs: list[ReportedRun]) -> list[ReportedRun]:
+    """Runs as legends list them: by scale, then by width-depth ratio."""
+    least: dict[str, int] = {}
+    for run in runs:
+        least[run.run.scale] = min(run.run.parameters, least.get(run.run.scale, MAX_COUNT))
+    return sorted(runs, key=lambda run: (least[run.run.scale], run.run.d_h / run.run.layers))
 
 
 def label(run: ReportedRun) -> str:
@@ -116,14 +124,15 @@ def marks(data: StudyData, runs: list[ReportedRun]) -> list[Artist]:
     """What the marks of these runs' panels mean: groups in their colours, the rest in grey."""
     chosen = colours(data)
     stages = {r.curve.stage for r in runs if r.curve and r.curve.tokens[-1] > r.warmup_tokens}
-    groups = {run.group: chosen[run.run.id] for run in runs if run.group}
+    groups = {run.group: chosen[run.run.id] for run in by_size(runs) if run.group}
     found: list[Artist] = [Line2D([], [], color=c, lw=3, label=g) for g, c in groups.items()]
     found += [
         Line2D([], [], **_mark(stage, QUIET), label=f"measured ({stage} CETT)")
         for stage in sorted(stages)
     ]
-    if any(run.curve and run.curve.tokens[0] <= run.warmup_tokens for run in runs):
-        style = _mark("final", QUIET) | {"mfc": PAPER}
+    early = [r.curve.stage for r in runs if r.curve and r.curve.tokens[0] <= r.warmup_tokens]
+    if early:
+        style = _mark(early[0], QUIET) | {"mfc": PAPER}
         found.append(Line2D([], [], **style, label="in the warm-up, not fitted"))
     if any(run.laws for run in runs):
         found.append(Line2D([], [], color=QUIET, lw=1.8, label="law, dashed ahead"))
@@ -134,7 +143,7 @@ def marks(data: StudyData, runs: list[ReportedRun]) -> list[Artist]:
 def draw_with_legend(axes: Axes, data: StudyData, runs: list[ReportedRun], limits: Limits) -> None:
     """One activation's panel with what its marks mean."""
     draw_activation(axes, data, runs, limits)
-    legend_below(axes, marks(data, runs), columns=2)
+    legend_below(axes, marks(data, runs))
 
 
 def main_figure_of(data: StudyData) -> Figure:
@@ -148,7 +157,7 @@ def main_figure_of(data: StudyData) -> Figure:
         row = figure.subplots(1, len(panels), squeeze=False)[0]
         for axes, runs, limits in zip(row, panels, ratio_limits(panels), strict=True):
             draw_activation(axes, data, runs, limits)
-        legend_below(row[0], marks(data, data.measured), columns=6)
+        legend_below(row[0], marks(data, data.measured))
     return figure
 
 

@@ -132,10 +132,10 @@ class StudyData:
         named = rows.select("run", "tokens", loss=pl.col("validation_loss"))
         return named.unique(["run", "tokens"], keep="last").sort("run", "tokens").collect()
 
-    def last_validation_loss(self, run: ReportedRun) -> float | None:
-        """Of the newest checkpoint, nats per token."""
-        found = self.validation.filter(pl.col("run") == run.run.id)["loss"]
-        return found[-1] if len(found) else None
+    def last_validation(self, run: ReportedRun) -> tuple[int, float] | None:
+        """Tokens and loss (nats per token) of the newest checkpoint."""
+        found = self.validation.filter(pl.col("run") == run.run.id)
+        return (found["tokens"][-1], found["loss"][-1]) if len(found) else None
 
     @cached_property
     def layers(self) -> pl.DataFrame:
@@ -203,11 +203,13 @@ def near_groups(values: list[float]) -> list[list[int]]:
 
 def _group(run: Run, planned: list[Run]) -> str:
     peers = [each for each in planned if each.activation == run.activation]
-    shapes = {_shape(each) for each in peers}
-    if len(shapes) == 1:
+    same_scale = [each for each in peers if each.scale == run.scale]
+    ratio = f"width/depth {run.d_h / run.layers:.3g}"
+    if len(set(map(_shape, peers))) == 1:
         return ""
-    same_scale = {_shape(each) for each in peers if each.scale == run.scale}
-    return run.scale if len(same_scale) == 1 else f"{run.scale}, ratio {run.d_h / run.layers:.3g}"
+    if len(same_scale) == len(peers):
+        return ratio
+    return run.scale if len(set(map(_shape, same_scale))) == 1 else f"{run.scale}, {ratio}"
 
 
 def _shape(run: Run) -> tuple[int, int, int]:

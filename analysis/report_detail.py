@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,8 @@ from analysis.report_style import (
 )
 from study.units import count_text
 
-FREQUENCY_BINS = np.geomspace(1e-4, 1, 33)
+FREQUENCY_BINS = np.geomspace(1e-4, 1, 29)
+"""Rarer neurons count in the first bin."""
 DASHES = ("-", "--", ":", "-.")
 
 
@@ -35,7 +35,7 @@ def draw_layers(axes: Axes, data: StudyData, runs: list[ReportedRun]) -> None:
     for at, colour in zip(chosen, shades(runs[0].run.activation, len(chosen)), strict=True):
         part = rows.filter(pl.col("tokens") == at)
         _draw_profile(axes, part, colour, f"{count_text(at)} tokens")
-    _finish_layers(axes, runs)
+    _finish_layers(axes, label(runs[0]))
 
 
 def draw_domains(axes: Axes, data: StudyData, runs: list[ReportedRun]) -> None:
@@ -45,7 +45,7 @@ def draw_domains(axes: Axes, data: StudyData, runs: list[ReportedRun]) -> None:
     for i, domain in enumerate(sorted(set(last["domain"]))):
         colour = CATEGORIES[i % len(CATEGORIES)]
         _draw_profile(axes, last.filter(pl.col("domain") == domain), colour, domain)
-    _finish_layers(axes, runs)
+    _finish_layers(axes, f"{label(runs[0])}, by domain")
 
 
 def _layers(data: StudyData, runs: list[ReportedRun]) -> pl.DataFrame:
@@ -59,8 +59,8 @@ def _draw_profile(axes: Axes, rows: pl.DataFrame, colour: str, name: str) -> Non
     axes.plot(mean["layer"], mean["activation_ratio"], color=colour, lw=1.8, label=name)
 
 
-def _finish_layers(axes: Axes, runs: list[ReportedRun]) -> None:
-    axes.set_title(label(runs[0]))
+def _finish_layers(axes: Axes, title: str) -> None:
+    axes.set_title(title)
     axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
     axes.set_xlabel("layer")
     axes.set_ylim(bottom=0)
@@ -70,22 +70,17 @@ def _finish_layers(axes: Axes, runs: list[ReportedRun]) -> None:
 
 def draw_frequencies(axes: Axes, data: StudyData) -> None:
     """How often neurons are active at the last checkpoint: share of neurons by frequency."""
-    low = FREQUENCY_BINS[0]
     chosen = colours(data)
-    for run in data.measured:
-        rows = data.neurons.filter(pl.col("run") == run.run.id)
+    centres = np.sqrt(FREQUENCY_BINS[1:] * FREQUENCY_BINS[:-1])
+    for runs in data.series().values():
+        rows = data.neurons.filter(pl.col("run").is_in([run.run.id for run in runs]))
         if len(rows):
             frequency = rows["frequency"].explode().to_numpy()
-            counts, _ = np.histogram(np.clip(frequency, low, 1), FREQUENCY_BINS)
-            share = counts / len(frequency)
-            axes.stairs(
-                share,
-                FREQUENCY_BINS,
-                color=chosen[run.run.id],
-                lw=1.3,
-                alpha=0.85,
-                label=label(run),
-            )
+            counts, _ = np.histogram(np.clip(frequency, FREQUENCY_BINS[0], 1), FREQUENCY_BINS)
+            share, colour = counts / len(frequency), chosen[runs[0].run.id]
+            axes.plot(centres, share, color=colour, lw=1.6, label=label(runs[0]))
+            axes.fill_between(centres, share, color=colour, alpha=0.08, lw=0)
+    axes.set_ylim(bottom=0)
     axes.set_xscale("log")
     axes.minorticks_off()
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
@@ -138,15 +133,23 @@ def along(runs: list[ReportedRun], axis: Axis, fixed: Axis) -> list[list[Reporte
 
 def draw_ratio_along(axes: Axes, series: list[list[ReportedRun]], axis: Axis) -> None:
     """Activation ratio at the last checkpoint, and the law's limit where it is identified."""
-    for runs, dashes in zip(series, cycle(DASHES), strict=False):
+    for runs, dashes in zip(series, _dashes(series), strict=True):
         colour = RAMPS[runs[0].run.activation][1]
         x = [axis(run) for run in runs]
         last = [run.curve.activation_ratio[-1] for run in runs if run.curve]
         style: dict[str, Any] = {"marker": "o", "mfc": "none", "ms": 6, "lw": 1, "ls": dashes}
         axes.plot(x, last, color=colour, label=f"{runs[0].name}, last checkpoint", **style)
         _draw_limits(axes, runs, axis, colour)
+    axes.set_title("Activation ratio")
+    axes.set_ylim(bottom=0)
     percent_axis(axes, "activation ratio")
     _finish_along(axes, axis)
+
+
+def _dashes(series: list[list[ReportedRun]]) -> list[str]:
+    """A dash pattern for each series: solid for the first of its activation."""
+    names = [runs[0].run.activation for runs in series]
+    return [DASHES[names[:i].count(name) % len(DASHES)] for i, name in enumerate(names)]
 
 
 def _draw_limits(axes: Axes, runs: list[ReportedRun], axis: Axis, colour: str) -> None:
@@ -158,7 +161,7 @@ def _draw_limits(axes: Axes, runs: list[ReportedRun], axis: Axis, colour: str) -
             if None not in (low, value, high):
                 errors = [[max(0.0, value - low)], [max(0.0, high - value)]]
                 style: dict[str, Any] = {"fmt": "s", "ms": 5, "capsize": 3, "lw": 1.2}
-                name = f"{run.name}, limit of the law with 95 % interval"
+                name = f"{run.name}, limit with 95 % interval"
                 axes.errorbar(axis(run), value, yerr=errors, color=colour, label=name, **style)
 
 
@@ -166,15 +169,14 @@ def draw_loss_along(
     axes: Axes, data: StudyData, series: list[list[ReportedRun]], axis: Axis
 ) -> None:
     """Validation loss at the last checkpoint."""
-    for runs, dashes in zip(series, cycle(DASHES), strict=False):
-        points = [
-            (axis(r), loss) for r in runs if (loss := data.last_validation_loss(r)) is not None
-        ]
+    for runs, dashes in zip(series, _dashes(series), strict=True):
+        points = [(axis(run), last[1]) for run in runs if (last := data.last_validation(run))]
         if points:
             style: dict[str, Any] = {"marker": "o", "ms": 5, "ls": dashes}
             colour = RAMPS[runs[0].run.activation][1]
             axes.plot(*zip(*points, strict=True), color=colour, label=runs[0].name, **style)
-    axes.set_ylabel("validation loss in nats per token")
+    axes.set_title("Validation loss")
+    axes.set_ylabel("nats per token")
     _finish_along(axes, axis)
 
 
@@ -189,4 +191,4 @@ def _finish_along(axes: Axes, axis: Axis) -> None:
     axes.set_xlabel(
         "non-embedding parameters" if axis is scale_of else "width-depth ratio d_h / layers"
     )
-    legend_below(axes, columns=2)
+    legend_below(axes)

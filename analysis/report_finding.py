@@ -50,7 +50,7 @@ def finding(data: StudyData) -> str:
         return "Nothing has been measured yet."
     judged = {name: direction(runs) for name, runs in panels.items()}
     clear = {name: each for name, each in judged.items() if each[0] != "unclear"}
-    said = [f"Activation ratio {_clear(clear)}{_losses(data)}."] if clear else []
+    said = [f"Activation ratio {_clear(clear)}{_losses(data, list(clear))}."] if clear else []
     said += [_unclear(name, found) for name, (_, found) in judged.items() if name not in clear]
     return " ".join(said)
 
@@ -77,23 +77,32 @@ def _unclear(name: str, found: list[float]) -> str:
 
 def _correlations(values: list[float], *, named: bool) -> str:
     what = "rank correlation " if named else ""
-    if len(values) <= 2:
+    low, high = _signed(min(values)), _signed(max(values))
+    if len(values) == 1:
+        return what + low
+    if low == high:
+        return f"{what}{low} in {'both' if len(values) == 2 else f'all {len(values)}'} runs"
+    if len(values) == 2:
         return what + " and ".join(map(_signed, values))
-    return f"{what}{_signed(min(values))} to {_signed(max(values))} in {len(values)} runs"
+    return f"{what}{low} to {high} in {len(values)} runs"
 
 
 def _signed(value: float) -> str:
     return f"{value:+.2f}".replace("-", "−")
 
 
-def _losses(data: StudyData) -> str:
-    """How the validation losses of the activations compare, where only they and seeds differ."""
-    means = {}
-    for name, runs in data.by_activation().items():
-        losses = [loss for run in runs if (loss := data.last_validation_loss(run)) is not None]
-        if losses:
-            means[name] = sum(losses) / len(losses)
-    if len(means) < 2 or len({run.group for run in data.measured}) > 1:
+def _losses(data: StudyData, names: list[str]) -> str:
+    """How the validation losses of these activations compare.
+
+    Nothing where that says little: runs that differ in shape, or have not come equally far.
+    """
+    means, tokens = {}, set()
+    for name in names:
+        last = [each for run in data.by_activation()[name] if (each := data.last_validation(run))]
+        tokens |= {at for at, _ in last}
+        if last:
+            means[name] = sum(loss for _, loss in last) / len(last)
+    if len(means) < 2 or len(tokens) > 1 or len({run.group for run in data.measured}) > 1:
         return ""
     numbers = ", ".join(f"{NAMES[name]} {loss:.2f}" for name, loss in means.items())
     near = max(means.values()) - min(means.values()) <= NEARLY_EQUAL_NATS

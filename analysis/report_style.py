@@ -36,7 +36,9 @@ CATEGORIES = ("#0072b2", "#d55e00", "#009e73", "#a3568b", "#a17a00", "#4b5563")
 DARKEST = 0.09
 """Lightness of the dark theme's background."""
 
-PANEL_INCHES = (4.7, 3.6)
+PANEL_INCHES = (4.7, 3.5)
+LEGEND_ROW_INCHES = 0.19
+MOST_COLUMNS = 6
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.size": 10.5,
@@ -104,15 +106,30 @@ def percent_axis(axes: Axes, label: str) -> None:
     axes.set_ylabel(label)
 
 
-def legend_below(axes: Axes, handles: Sequence[Artist] = (), columns: int = 3) -> None:
-    """Below the axes: these handles, and what else on the axes has a label, each label once."""
+def legend_below(axes: Axes, handles: Sequence[Artist] = ()) -> None:
+    """Below the axes: these handles, and what else on the axes has a label, each label once.
+
+    The figure grows with the rows of its legend, so that the axes keep their height.
+    """
     found, labels = axes.get_legend_handles_labels()
     named = {str(handle.get_label()): handle for handle in handles}
     named |= dict(zip(labels, found, strict=True))
     figure = axes.get_figure()
-    if named and isinstance(figure, Figure):
-        columns = min(columns, len(named))
-        figure.legend(list(named.values()), list(named), loc="outside lower center", ncols=columns)
+    if not named or not isinstance(figure, Figure):
+        return
+    columns = _columns(list(named), 72 * figure.get_figwidth())
+    rows = -(-len(named) // columns)
+    figure.set_figheight(figure.get_figheight() + (rows - 1) * LEGEND_ROW_INCHES)
+    figure.legend(list(named.values()), list(named), loc="outside lower center", ncols=columns)
+
+
+def _columns(labels: list[str], points: float) -> int:
+    """The most columns of a legend that fit into a width, by the longest label of each."""
+    for columns in range(min(len(labels), MOST_COLUMNS), 1, -1):
+        parts = np.array_split([len(label) for label in labels], columns)
+        if sum(36 + 5.9 * part.max() for part in parts) <= points:  # mark and spaces, then text
+            return columns
+    return 1
 
 
 def panel(draw: Draw, about: str) -> Markup:

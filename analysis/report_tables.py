@@ -29,9 +29,10 @@ class ReportTable:
     empty: str
 
 
-def percent(ratio: float | None) -> str:
-    """A ratio as a percentage with three digits, or a dash."""
-    return "–" if ratio is None else f"{100 * ratio:.3g} %"
+def percent(*ratios: float | None) -> str:
+    """Ratios as percentages with three digits, `7.82 %` or `7.40–8.11 %`; or a dash."""
+    known = [f"{100 * ratio:#.3g}".rstrip(".") for ratio in ratios if ratio is not None]
+    return f"{'–'.join(dict.fromkeys(known))}\N{NO-BREAK SPACE}%" if known else "–"
 
 
 def runs_table(data: StudyData) -> ReportTable:
@@ -61,7 +62,7 @@ def fits_table(data: StudyData) -> ReportTable:
         "limit",
         "alpha",
         "points",
-        "mean squared error",
+        "mean sq. error",
         "as good by AICc",
         "notes",
     )
@@ -72,7 +73,7 @@ def fits_table(data: StudyData) -> ReportTable:
 
 def _fit_row(run: ReportedRun, law: FittedLaw) -> tuple[str, ...]:
     row = law.row
-    dropped = f", {row['dropped']} in the warm-up" if row["dropped"] else ""
+    dropped = f" (and {row['dropped']} in the warm-up)" if row["dropped"] else ""
     rivals = undecided(row["criteria"] or {})
     return (
         run.run.id,
@@ -92,7 +93,7 @@ def _limit(law: FittedLaw) -> str:
         return "this law has no limit"
     low, high = row["intervals"][name]
     if row["limit_activation_ratio"] is not None:
-        return f"{percent(row['limit_activation_ratio'])} [{percent(low)}, {percent(high)}]"
+        return f"{percent(row['limit_activation_ratio'])} [{percent(low, high)}]"
     if low is None and high is None:
         return "not identified: the points bound it on neither side"
     side = f"above {percent(low)}" if high is None else f"below {percent(high)}"
