@@ -173,7 +173,10 @@ def _loss(data: StudyData) -> Section:
 def _layers(data: StudyData) -> Section:
     panels = []
     domains = data.layers["domain"].drop_nulls().n_unique()
+    measured = set(data.layers["run"])
     for runs in data.series().values():
+        if measured.isdisjoint(run.run.id for run in runs):
+            continue
         name = curves.label(runs[0])
         draw = partial(detail.draw_layers, data=data, runs=runs)
         panels.append(panel(draw, f"Activation ratio by layer, {name}"))
@@ -183,7 +186,7 @@ def _layers(data: StudyData) -> Section:
     about = "At the first, middle and last measured checkpoint; lines are means over seeds."
     if domains > 1:
         about += " By domain: at the last checkpoint."
-    missing = "" if panels else "No checkpoint has been measured yet."
+    missing = "" if panels else "No activation ratios by layer have been measured yet."
     return Section("layers", "Layers", about, panels, missing=missing)
 
 

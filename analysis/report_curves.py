@@ -68,7 +68,7 @@ def ratio_limits(panels: list[list[ReportedRun]]) -> list[Limits]:
     """Limits of the axis of ratios for each panel: from 0 and common, where nothing gets flat."""
     ends = [_ends(runs) for runs in panels]
     top = max((high for _, high in ends), default=1.0)
-    if all(high - low >= FLATTENED * top for low, high in ends):
+    if top > 0 and all(high - low >= FLATTENED * top for low, high in ends):
         return [(0.0, 1.08 * top)] * len(panels)
     rooms = [0.2 * (high - low) or 0.1 * high or 0.01 for low, high in ends]
     return [

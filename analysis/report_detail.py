@@ -72,14 +72,15 @@ def draw_frequencies(axes: Axes, data: StudyData) -> None:
     """How often neurons are active at the last checkpoint: share of neurons by frequency."""
     chosen = colours(data)
     centres = np.sqrt(FREQUENCY_BINS[1:] * FREQUENCY_BINS[:-1])
-    for runs in data.series().values():
+    series = data.series().values()
+    for runs in series:
         rows = data.neurons.filter(pl.col("run").is_in([run.run.id for run in runs]))
         if len(rows):
             frequency = rows["frequency"].explode().to_numpy()
             counts, _ = np.histogram(np.clip(frequency, FREQUENCY_BINS[0], 1), FREQUENCY_BINS)
             share, colour = counts / len(frequency), chosen[runs[0].run.id]
             axes.plot(centres, share, color=colour, lw=1.6, label=label(runs[0]))
-            axes.fill_between(centres, share, color=colour, alpha=0.08, lw=0)
+            axes.fill_between(centres, share, color=colour, alpha=0.2 / len(series), lw=0)
     axes.set_ylim(bottom=0)
     axes.set_xscale("log")
     axes.minorticks_off()
@@ -135,15 +136,24 @@ def draw_ratio_along(axes: Axes, series: list[list[ReportedRun]], axis: Axis) ->
     """Activation ratio at the last checkpoint, and the law's limit where it is identified."""
     for runs, dashes in zip(series, _dashes(series), strict=True):
         colour = RAMPS[runs[0].run.activation][1]
-        x = [axis(run) for run in runs]
-        last = [run.curve.activation_ratio[-1] for run in runs if run.curve]
-        style: dict[str, Any] = {"marker": "o", "mfc": "none", "ms": 6, "lw": 1, "ls": dashes}
-        axes.plot(x, last, color=colour, label=f"{runs[0].name}, last checkpoint", **style)
+        points = [(axis(run), run.curve.activation_ratio[-1]) for run in runs if run.curve]
+        name = f"{runs[0].name}, last checkpoint"
+        _draw_series(axes, points, color=colour, ls=dashes, mfc="none", label=name)
         _draw_limits(axes, runs, axis, colour)
     axes.set_title("Activation ratio")
     axes.set_ylim(bottom=0)
     percent_axis(axes, "activation ratio")
     _finish_along(axes, axis)
+
+
+def _draw_series(axes: Axes, points: list[tuple[float, float]], **style: Any) -> None:
+    """Every point, seeds beside each other, and a line through their means."""
+    by_x: dict[float, list[float]] = {}
+    for x, y in points:
+        by_x.setdefault(x, []).append(y)
+    means = [sum(values) / len(values) for values in by_x.values()]
+    axes.plot(list(by_x), means, lw=1, color=style["color"], ls=style["ls"])
+    axes.plot(*zip(*points, strict=True), **style | {"ls": "none"}, marker="o", ms=6)
 
 
 def _dashes(series: list[list[ReportedRun]]) -> list[str]:
@@ -172,9 +182,8 @@ def draw_loss_along(
     for runs, dashes in zip(series, _dashes(series), strict=True):
         points = [(axis(run), last[1]) for run in runs if (last := data.last_validation(run))]
         if points:
-            style: dict[str, Any] = {"marker": "o", "ms": 5, "ls": dashes}
             colour = RAMPS[runs[0].run.activation][1]
-            axes.plot(*zip(*points, strict=True), color=colour, label=runs[0].name, **style)
+            _draw_series(axes, points, color=colour, ls=dashes, label=runs[0].name)
     axes.set_title("Validation loss")
     axes.set_ylabel("nats per token")
     _finish_along(axes, axis)

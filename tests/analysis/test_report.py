@@ -82,6 +82,7 @@ def test_page_is_self_contained_small_and_well_formed(html) -> None:
     assert all(reference.startswith("#") for reference in page.references)
     assert {reference[1:] for reference in page.references} <= set(page.ids)
     assert not re.search(r"https?://|url\((?!#)|@import", html)
+    assert "default-src 'none'" in html
     assert not {"script", "link", "iframe", "img"} & set(page.tags)
     assert len(page.ids) == len(set(page.ids))
 
@@ -150,6 +151,20 @@ def test_half_way_study_with_one_checkpoint_and_a_failed_run(tmp_path) -> None:
     assert "No law has been fitted yet" in text
     assert "measured (live CETT)" not in text  # the only one is in the warm-up
     assert "1 training" in text
+
+
+def test_first_step_and_ratios_of_nothing(tmp_path) -> None:
+    store = StudyStore.create(tmp_path, small_study())
+    run = plan_runs(store.study)[0]
+    step = {"step": 1, "tokens": 1024, "loss": 5.5, "learning_rate": 0.01}
+    write(store, "steps", run, [step | {"tokens_per_second": 1e4, "step_seconds": 0.1}])
+    sparsity = {"step": 60, "tokens": 61440, "stage": "live", "metric": "cett_ppl"}
+    sparsity |= {"p_percent": 1.0, "cett": 0.1, "activation_ratio": 0.0}
+    sparsity |= {"measured_tokens": 100, "measure_seconds": 0.1}
+    write(store, "sparsity", run, [sparsity])
+    text = Page(render_report(store)).text
+    assert "newest ratio, ReLU" in text
+    assert "No activation frequencies of neurons have been measured yet." in text
 
 
 def test_few_points_that_identify_nothing_are_said_to(tmp_path) -> None:
@@ -263,7 +278,8 @@ def test_browser_shows_the_page_without_overflow(html, tmp_path, width) -> None:
     browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
     if browser is None:
         pytest.skip("no Chromium on this machine")
-    (tmp_path / "page.html").write_text(html.replace("</body>", PROBE), "utf-8")
+    probed = html.replace("Content-Security-Policy", "").replace("</body>", PROBE)
+    (tmp_path / "page.html").write_text(probed, "utf-8")
     # In a frame, for headless windows have a least width.
     frame = f'<iframe src="page.html" style="border: 0; width: {width}px; height: 9000px">'
     listen = "<script>onmessage = event => document.title = event.data</script>"
