@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ from analysis import report_detail as detail
 from analysis import report_tables as tables
 from analysis.report_data import NAMES, StudyData
 from analysis.report_finding import finding
-from analysis.report_style import panel, theme
+from analysis.report_style import StyleSheet, panel
 from study import commits
 from study.store import DEFINITION, StudyStore
 from study.units import count_text
@@ -56,7 +56,11 @@ def write_report(store: StudyStore) -> Path:
 def render_report(store: StudyStore) -> str:
     """The report as HTML."""
     data = StudyData.read(store)
-    sections = list(_sections(data))
+    sheet = StyleSheet()
+    sections = [
+        replace(section, panels=[sheet.adopt(panel) for panel in section.panels])
+        for section in _sections(data)
+    ]
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -71,7 +75,7 @@ def render_report(store: StudyStore) -> str:
         facts=_facts(data),
         unfinished=_unfinished(data),
         sections=sections,
-        colours=theme(panel for section in sections for panel in section.panels),
+        sheet=sheet,
         failures=tables.failures_table(data),
         definition=(store.path / DEFINITION).read_text("utf-8"),
         made_at=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
@@ -139,6 +143,8 @@ def _activation(data: StudyData) -> Section:
         "over layers) against training tokens; a thin line for each run, the fitted law with its "
         "95 % band."
     )
+    if data.mark_every > 1:
+        about += f" One point in {data.mark_every} is marked."
     missing = "" if panels else "No checkpoint has been measured yet."
     return Section("activation", "Activation ratio against tokens", about, panels, missing=missing)
 

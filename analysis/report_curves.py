@@ -86,7 +86,7 @@ def draw_activation(axes: Axes, data: StudyData, runs: list[ReportedRun], limits
     chosen = colours(data)
     axes.set_ylim(*limits)
     for run in runs:
-        _draw_points(axes, run, chosen[run.run.id])
+        _draw_points(axes, run, chosen[run.run.id], data.mark_every)
         for law in run.laws:
             _draw_law(axes, law, chosen[run.run.id], log=data.log_spaced)
     axes.set_title(NAMES[runs[0].run.activation])
@@ -94,13 +94,13 @@ def draw_activation(axes: Axes, data: StudyData, runs: list[ReportedRun], limits
     percent_axis(axes, "activation ratio")
 
 
-def _draw_points(axes: Axes, run: ReportedRun, colour: str) -> None:
+def _draw_points(axes: Axes, run: ReportedRun, colour: str, every: int) -> None:
     assert run.curve is not None
     tokens, ratios = np.array(run.curve.tokens), np.array(run.curve.activation_ratio)
     warm = tokens <= run.warmup_tokens
     axes.plot(tokens, ratios, color=colour, lw=0.9, alpha=0.4)
     style = _mark(run.curve.stage, colour)
-    axes.plot(tokens[~warm], ratios[~warm], **style)
+    axes.plot(tokens[~warm], ratios[~warm], **style, markevery=every)
     axes.plot(tokens[warm], ratios[warm], **style | {"mfc": PAPER})
 
 
@@ -176,6 +176,7 @@ def draw_validation_loss(axes: Axes, data: StudyData) -> None:
     """Dense validation loss at each checkpoint."""
     chosen = colours(data)
     style: dict[str, Any] = {"marker": "o", "ms": 3.5, "lw": 1.2, "alpha": 0.8}
+    style["markevery"] = data.mark_every
     for run in data.runs:
         rows = data.validation.filter(pl.col("run") == run.run.id)
         if len(rows):

@@ -22,6 +22,9 @@ NAMES = {"relu": "ReLU", "silu": "SiLU", "relu2": "ReLU²", "gelu": "GELU"}
 NEAR = 1.1
 """Values of an axis that differ by less than this factor count as the same."""
 
+MOST_MARKS = 1500
+"""Marks in the figures against tokens, about."""
+
 JSON_COLUMNS = ("parameters", "intervals", "identified", "criteria", "warnings")
 
 
@@ -96,6 +99,11 @@ class StudyData:
     def measured(self) -> list[ReportedRun]:
         """The runs with at least one measured checkpoint."""
         return [run for run in self.runs if run.curve]
+
+    @property
+    def mark_every(self) -> int:
+        """1, or in large studies the k of "every k-th point is marked", to keep the page small."""
+        return 1 + sum(len(run.curve.tokens) for run in self.measured if run.curve) // MOST_MARKS
 
     def by_activation(self) -> dict[str, list[ReportedRun]]:
         """The measured runs by activation function."""

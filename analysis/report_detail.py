@@ -98,6 +98,7 @@ def draw_dead(axes: Axes, data: StudyData) -> None:
         rows = data.dead.filter(pl.col("run") == run.run.id)
         if len(rows):
             style: dict[str, Any] = {"marker": "o", "ms": 3.5, "lw": 1.2, "alpha": 0.85}
+            style["markevery"] = data.mark_every
             colour = chosen[run.run.id]
             axes.plot(rows["tokens"], rows["dead_ratio"], color=colour, label=label(run), **style)
     axes.set_title("Dead neurons")

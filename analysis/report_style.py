@@ -10,7 +10,7 @@ from __future__ import annotations
 import colorsys
 import io
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -154,12 +154,37 @@ def _inline(svg: str, about: str) -> str:
     body = body.replace("xlink:href", "href")
     body = re.sub(r"font-family: [^;\"]*", "font-family: inherit", body)
     body = re.sub(r"#([0-9a-f]{6})\b", r"var(--c-\1)", body)
-    body = re.sub(r"(\d\.\d\d)\d+", r"\1", body)
+    body = re.sub(r' (?:d|x|y)="[^"]*"', _tenths, body)
     body = re.sub(r"\s*\n\s*", " ", body)
     return f'{head} role="img" aria-label="{escape(about)}">{body}'
 
 
-def theme(figures: Iterable[str]) -> list[tuple[str, str, str]]:
-    """Name, light and dark value of the CSS variable of each colour in the figures."""
-    found = {match for svg in figures for match in re.findall(r"--c-([0-9a-f]{6})", svg)}
-    return [(f"c-{each}", f"#{each}", dark(f"#{each}")) for each in sorted(found)]
+def _tenths(coordinates: re.Match[str]) -> str:
+    """Coordinates to a tenth of a point."""
+    return re.sub(r"(\d\.\d)\d+", r"\1", coordinates[0])
+
+
+class StyleSheet:
+    """The styles of all figures of a page, each written once, and the colours in them."""
+
+    def __init__(self) -> None:
+        self._classes: dict[str, str] = {}
+
+    def adopt(self, figure: Markup) -> Markup:
+        """The figure with classes of this sheet in place of its styles."""
+        return Markup(re.sub(r'style="([^"]*)"', self._class, figure))
+
+    def _class(self, style: re.Match[str]) -> str:
+        name = self._classes.setdefault(style[1], f"s{len(self._classes)}")
+        return f'class="{name}"'
+
+    @property
+    def rules(self) -> Markup:
+        """CSS: a rule for each class."""
+        return Markup("\n".join(f".{name} {{ {style} }}" for style, name in self._classes.items()))
+
+    @property
+    def colours(self) -> list[tuple[str, str, str]]:
+        """Name, light and dark value of the CSS variable of each colour."""
+        found = set(re.findall(r"--c-([0-9a-f]{6})", self.rules))
+        return [(f"c-{each}", f"#{each}", dark(f"#{each}")) for each in sorted(found)]
