@@ -251,6 +251,19 @@ def test_a_lost_shard_is_replaced(
     assert_same_study(store, undisturbed)
 
 
+def test_a_gang_of_two_gives_the_same_rows(
+    definition: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    """Resources are no part of a study's identity: the same study on two shards a run."""
+    pair = definition.with_name("pair.yaml")
+    pair.write_text(TINY + "resources: {shards: 2, parallel_runs: 1, cpus_per_shard: 0.5}\n")
+    done = run(pair, tmp_path)
+    assert done.returncode == 0, done.stderr
+    states = StudyStore.open(tmp_path, "tiny").scan("runs").collect()
+    assert set(states["world_size"]) == {2}
+    assert_same_study(tmp_path, undisturbed)
+
+
 def test_more_shards_than_cpus_is_said_before_anything_starts(
     definition: Path, tmp_path: Path
 ) -> None:
