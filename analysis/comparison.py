@@ -14,6 +14,9 @@ FIRST_PARTS = (0.5, 0.6, 0.7, 0.8, 0.9)
 UNDECIDED = 2.0
 """Two laws within this many AICc are not told apart."""
 
+ROUGHLY, MOST_STEPS = 1e-5, 20
+"""Fits for the criteria stop at this relative gain; the AICc is then known to 0.01."""
+
 Criteria = dict[str, float | None]
 
 
@@ -33,7 +36,8 @@ def law_criteria(law: Law, points: Points) -> Criteria:
     ends = np.array([n, *(int(part * n) for part in parts)])
     fitted = np.arange(n) < ends[:, None]
     values = np.broadcast_to(points.values, fitted.shape)
-    found = best_fit(Problem(law, points.tokens, values, points.weights * fitted, points.span))
+    problem = Problem(law, points.tokens, values, points.weights * fitted, points.span)
+    found = best_fit(problem, starts=1, converged=ROUGHLY, iterations=MOST_STEPS)
     shape = law.shape(points.tokens, found.theta, points.span)
     missed = np.abs(points.values - found.start[:, None] - found.change[:, None] * shape)
     ahead = ~fitted & (np.arange(n) < (ends + max(1, n // 10))[:, None])

@@ -1,67 +1,90 @@
 """Continuous refitting: fit what has new measurements, and nothing else.
 
-Reads a study's `sparsity` table, appends to its `fits` table. The store is the only state: a
-refit can stop at any moment, and the next one goes on from what is there.
+Reads a study's `sparsity` table, appends to its `fits` table. All that counts is in the store: a
+refit can stop at any moment, and the next one, by whomever, goes on from what is there.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from json import dumps
+import os
+from itertools import groupby
 from typing import Any
 
 import polars as pl
 
-from analysis.fit import Fit
-from analysis.fitting import fit_curve
+from analysis.fit_rows import Curve, Job, fit_rows
 from study.definition import Study
 from study.plan import Run, plan_runs
 from study.store import StudyStore
 
+__all__ = ["METRIC", "Curve", "Refitter", "newest_fits", "read_curves", "refit"]
+
 METRIC = "cett_ppl"
 LAW_OF_ACTIVATION = {"relu": "relu", "relu2": "relu", "silu": "silu", "gelu": "silu"}
 """The paper's form for each activation: gates that are exactly zero fall, the others rise."""
+FEW_RUNS = 16
+"""So many runs are read one by one; of more, the whole table."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class Curve:
-    """A run's measured curve: by rising tokens, of one stage."""
-
-    run: str
-    stage: str
-    attempt: int
-    step: int
-    tokens: list[int]
-    activation_ratio: list[float]
-
-    def after(self, warmup_tokens: int) -> Curve:
-        """The curve without the points of the warm-up."""
-        kept = [i for i, tokens in enumerate(self.tokens) if tokens > warmup_tokens]
-        return Curve(
-            run=self.run,
-            stage=self.stage,
-            attempt=self.attempt,
-            step=self.step,
-            tokens=[self.tokens[i] for i in kept],
-            activation_ratio=[self.activation_ratio[i] for i in kept],
-        )
+Key = tuple[str, tuple[int, ...], tuple[float, ...]]
 
 
 def refit(store: StudyStore, *, code_version: str) -> int:
     """Fit every run whose curve changed since its newest fit; returns the fits appended."""
-    curves = read_curves(store)
-    fitted = _fitted_rows(store)
-    appended = 0
-    for run in plan_runs(store.study):
-        if run.id not in curves:
-            continue
-        whole = curves[run.id]
+    return Refitter(store, code_version=code_version).refit()
+
+
+class Refitter:
+    """Refits a study again and again, and reads only what is new since it last looked."""
+
+    def __init__(self, store: StudyStore, *, code_version: str) -> None:
+        self._store, self._code_version = store, code_version
+        self._runs = plan_runs(store.study)
+        self._seen: dict[str, frozenset[str]] = {}
+        self._fitted = _fitted_rows(store)
+
+    def refit(self) -> int:
+        """Fit every run whose curve changed since its newest fit; returns the fits appended."""
+        files = {run.id: _file_names(self._store, run.id) for run in self._runs}
+        changed = [
+            run for run in self._runs if files[run.id] != self._seen.get(run.id, frozenset())
+        ]
+        curves = read_curves(self._store, [run.id for run in changed]) if changed else {}
+        jobs = [
+            job for run in changed if run.id in curves for job in self._jobs(run, curves[run.id])
+        ]
+        for _, of_run in groupby(fit_rows(jobs), key=lambda done: done[0].curve.run):
+            self._append(list(of_run))
+        self._seen = files
+        return len(jobs)
+
+    def _jobs(self, run: Run, whole: Curve) -> list[Job]:
+        """The fits that a run needs; none of a curve without two token counts."""
         curve = whole.after(run.warmup_steps * run.batch_tokens)
-        laws = [law for law in laws_of(store.study, run) if fitted.get((run.id, law)) != key(curve)]
-        if laws and len(set(curve.tokens)) > 1:
-            _append(store, whole, curve, laws, code_version)
-            appended += len(laws)
-    return appended
+        if len(curve.tokens) < 2:
+            return []
+        wanted = laws_of(self._store.study, run)
+        dropped = len(whole.tokens) - len(curve.tokens)
+        return [
+            Job(curve=curve, law=law, dropped=dropped, code_version=self._code_version)
+            for law in wanted
+            if self._fitted.get((run.id, law)) != key(curve)
+        ]
+
+    def _append(self, done: list[tuple[Job, dict[str, Any]]]) -> None:
+        curve = done[0][0].curve
+        with self._store.writer("fits", run=curve.run, attempt=curve.attempt) as writer:
+            for _, row in done:
+                writer.append(writer.next_seq, [row])
+        for job, _ in done:
+            self._fitted[curve.run, job.law] = key(curve)
+
+
+def _file_names(store: StudyStore, run: str) -> frozenset[str]:
+    """What lies in a run's folder of the `sparsity` table; files never change, so names tell."""
+    try:
+        return frozenset(os.listdir(store.partition("sparsity", run)))
+    except FileNotFoundError:
+        return frozenset()
 
 
 def laws_of(study: Study, run: Run) -> list[str]:
@@ -71,45 +94,50 @@ def laws_of(study: Study, run: Run) -> list[str]:
     return list(dict.fromkeys(study.laws))
 
 
-def read_curves(store: StudyStore) -> dict[str, Curve]:
-    """The measured curve of each run: stage `final` where every live checkpoint has it."""
+def read_curves(store: StudyStore, runs: list[str] | None = None) -> dict[str, Curve]:
+    """The measured curve of each run, or of `runs`; stage `final` where all live points have it."""
     rows = (
-        store.scan("sparsity")
+        _scan(store, runs)
         .filter(
             (pl.col("metric") == METRIC)
             & pl.col("domain").is_null()
             & pl.col("layer").is_null()
             & pl.col("activation_ratio").is_finite()
         )
-        .select("run", "stage", "attempt", "step", "tokens", "activation_ratio")
         .unique(["run", "stage", "tokens"], keep="last", maintain_order=True)
         .sort("run", "tokens")
+        .group_by("run", "stage", maintain_order=True)
+        .agg("tokens", "activation_ratio", pl.col("attempt", "step").max())
         .collect()
     )
-    by_run = rows.partition_by("run", as_dict=True)
-    return {str(run): _curve(str(run), frame) for (run,), frame in by_run.items()}
+    found: dict[str, dict[str, Curve]] = {}
+    for row in rows.iter_rows(named=True):
+        found.setdefault(row["run"], {})[row["stage"]] = Curve(**row)
+    return {run: _chosen(**stages) for run, stages in found.items()}
 
 
-def _curve(run: str, frame: pl.DataFrame) -> Curve:
-    live, final = (frame.filter(pl.col("stage") == stage) for stage in ("live", "final"))
-    complete = set(live["tokens"]) <= set(final["tokens"]) and len(final) > 0
-    chosen = final if complete else live
-    return Curve(
-        run=run,
-        stage="final" if complete else "live",
-        attempt=int(chosen["attempt"].max()),  # type: ignore[arg-type]
-        step=int(chosen["step"].max()),  # type: ignore[arg-type]
-        tokens=chosen["tokens"].to_list(),
-        activation_ratio=chosen["activation_ratio"].to_list(),
-    )
+def _scan(store: StudyStore, runs: list[str] | None) -> pl.LazyFrame:
+    if runs is None:
+        return store.scan("sparsity")
+    if len(runs) > FEW_RUNS:
+        return store.scan("sparsity").filter(pl.col("run").is_in(runs))
+    return pl.concat([store.scan("sparsity", run) for run in runs])
 
 
-def key(curve: Curve) -> tuple[str, tuple[int, ...], tuple[float, ...]]:
+def _chosen(*, live: Curve | None = None, final: Curve | None = None) -> Curve:
+    """The final curve once it has all the live one's points, until then the live one."""
+    if live is None or (final is not None and set(live.tokens) <= set(final.tokens)):
+        assert final is not None
+        return final
+    return live
+
+
+def key(curve: Curve) -> Key:
     """What decides whether a curve has to be fitted again."""
     return curve.stage, tuple(curve.tokens), tuple(curve.activation_ratio)
 
 
-def _fitted_rows(store: StudyStore) -> dict[tuple[str, str], Any]:
+def _fitted_rows(store: StudyStore) -> dict[tuple[str, str], Key]:
     """For each run and law, the key of the curve in its newest fit."""
     columns = ["run", "law", "stage", "rows_tokens", "rows_activation_ratio"]
     newest = newest_fits(store).select(columns)
@@ -125,40 +153,3 @@ def newest_fits(store: StudyStore) -> pl.DataFrame:
     order = {run.id: i for i, run in enumerate(plan_runs(store.study))}
     position = pl.col("run").replace_strict(order, default=len(order), return_dtype=pl.Int64)
     return rows.sort(position, "law")
-
-
-def _append(
-    store: StudyStore, whole: Curve, curve: Curve, laws: list[str], code_version: str
-) -> None:
-    with store.writer("fits", run=curve.run, attempt=curve.attempt) as writer:
-        for law in laws:
-            fit = fit_curve(curve.tokens, curve.activation_ratio, law=law, drop=0)
-            dropped = len(whole.tokens) - len(curve.tokens)
-            settings = fit.settings | {"code_version": code_version}
-            writer.append(writer.next_seq, [_row(curve, fit, dropped, settings)])
-
-
-def _row(curve: Curve, fit: Fit, dropped: int, settings: dict[str, Any]) -> dict[str, Any]:
-    limit_name = fit.limit_parameter
-    low, high = fit.intervals[limit_name] if limit_name else (None, None)
-    return {
-        "step": curve.step,
-        "tokens": curve.tokens[-1],
-        "stage": curve.stage,
-        "law": fit.law,
-        "parameters": dumps(fit.parameters),
-        "intervals": dumps(fit.intervals),
-        "identified": dumps(fit.identified),
-        "limit_activation_ratio": fit.limit,
-        "limit_low": low,
-        "limit_high": high,
-        "mse": fit.mse,
-        "criteria": dumps(fit.criteria),
-        "points": fit.n,
-        "dropped": dropped,
-        "rows_tokens": curve.tokens,
-        "rows_activation_ratio": curve.activation_ratio,
-        "settings": dumps(settings),
-        "warnings": dumps(fit.warnings),
-        "fit_seconds": fit.fit_seconds,
-    }

@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from analysis.refit import newest_fits, read_curves, refit
+from analysis.fit_rows import Job, fit_rows
+from analysis.refit import Refitter, newest_fits, read_curves, refit
 from study.definition import Study
 from study.plan import Run, plan_runs
 from study.store import StudyStore
@@ -120,3 +121,33 @@ def test_one_or_no_point_is_no_curve_yet(store) -> None:
     (row,) = newest_fits(store).to_dicts()
     assert row["limit_activation_ratio"] is None
     assert not any(json.loads(row["identified"]).values())
+
+
+def test_a_refitter_reads_only_what_is_new(store) -> None:
+    relu, silu = plan_runs(store.study)
+    refitter = Refitter(store, code_version="test")
+    measure(store, relu, list(range(104, 1025, 104)))
+    assert refitter.refit() == 1
+    assert refitter.refit() == 0
+    measure(store, silu, list(range(104, 500, 104)))
+    assert refitter.refit() == 1
+    measure(store, relu, [1000])
+    assert refitter.refit() == 1
+    assert refit(store, code_version="test") == 0
+    assert len(store.scan("fits").collect()) == 3
+
+
+def test_many_fits_on_all_cores_are_the_same_fits(store, monkeypatch) -> None:
+    relu, silu = plan_runs(store.study)
+    for run in (relu, silu):
+        measure(store, run, list(range(104, 1025, 104)))
+    curves = read_curves(store)
+    jobs = [
+        Job(curve=curves[run.id], law=run.activation, dropped=0, code_version="test")
+        for run in (relu, silu)
+    ]
+    alone = [row for _, row in fit_rows(jobs)]
+    monkeypatch.setattr("analysis.fit_rows.PARALLEL_FROM", 1)
+    together = [row for _, row in fit_rows(jobs)]
+    for one, other in zip(alone, together, strict=True):
+        assert one | {"fit_seconds": 0} == other | {"fit_seconds": 0}

@@ -1,0 +1,91 @@
+"""From a run's measured curve to a row of the `fits` table; many curves on all cores."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from json import dumps
+from multiprocessing import get_context
+from typing import Any
+
+from analysis.fitting import fit_curve
+
+PARALLEL_FROM = 64
+"""So many fits are shared out to all cores; fewer are done before a process has started."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """A run's measured curve: by rising tokens, of one stage."""
+
+    run: str
+    stage: str
+    attempt: int
+    step: int
+    tokens: list[int]
+    activation_ratio: list[float]
+
+    def after(self, warmup_tokens: int) -> Curve:
+        """The curve without the points of the warm-up."""
+        kept = [i for i, tokens in enumerate(self.tokens) if tokens > warmup_tokens]
+        return Curve(
+            run=self.run,
+            stage=self.stage,
+            attempt=self.attempt,
+            step=self.step,
+            tokens=[self.tokens[i] for i in kept],
+            activation_ratio=[self.activation_ratio[i] for i in kept],
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One law to fit to one curve, whose warm-up is left out already."""
+
+    curve: Curve
+    law: str
+    dropped: int
+    """Points of the warm-up."""
+    code_version: str
+
+
+def fit_rows(jobs: list[Job]) -> Iterator[tuple[Job, dict[str, Any]]]:
+    """The row of the `fits` table for each job, in order."""
+    if len(jobs) < PARALLEL_FROM:
+        for job in jobs:
+            yield job, fit_row(job)
+        return
+    # Not by fork: the caller's threads, polars' and the store's among them, would hang in a copy.
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
+        yield from zip(jobs, pool.map(fit_row, jobs, chunksize=8), strict=True)
+
+
+def fit_row(job: Job) -> dict[str, Any]:
+    """Fit one law and describe it, with what repeats the fit."""
+    curve = job.curve
+    fit = fit_curve(curve.tokens, curve.activation_ratio, law=job.law, drop=0)
+    limit_name = fit.limit_parameter
+    low, high = fit.intervals[limit_name] if limit_name else (None, None)
+    return {
+        "step": curve.step,
+        "tokens": curve.tokens[-1],
+        "stage": curve.stage,
+        "law": fit.law,
+        "parameters": dumps(fit.parameters),
+        "intervals": dumps(fit.intervals),
+        "identified": dumps(fit.identified),
+        "limit_activation_ratio": fit.limit,
+        "limit_low": low,
+        "limit_high": high,
+        "mse": fit.mse,
+        "criteria": dumps(fit.criteria),
+        "points": fit.n,
+        "dropped": job.dropped,
+        "rows_tokens": curve.tokens,
+        "rows_activation_ratio": curve.activation_ratio,
+        "settings": dumps(fit.settings | {"code_version": job.code_version}),
+        "warnings": dumps(fit.warnings),
+        "fit_seconds": fit.fit_seconds,
+    }
