@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analysis.fit import Fit
+from analysis.fit import Bounds, Fit
 from analysis.laws import Floats
 from analysis.varpro import Problem, refine
 
@@ -23,11 +23,12 @@ class Bootstrap:
 
     parameters: dict[str, Floats]
 
-    def interval(self, name: str, level: float = 0.95) -> tuple[float, float]:
-        """The percentile interval of a parameter."""
+    def interval(self, name: str, level: float = 0.95) -> Bounds:
+        """The percentile interval of a parameter; None = beyond any number on that side."""
         tail = (1 - level) / 2
-        low, high = np.quantile(self.parameters[name], [tail, 1 - tail])
-        return float(low), float(high)
+        ends = np.quantile(self.parameters[name], [tail, 1 - tail], method="inverted_cdf")
+        low, high = (float(end) if np.isfinite(end) else None for end in ends)
+        return low, high
 
 
 def bootstrap(fit: Fit, refits: int = 1000, *, block: int = 1, seed: int = 0) -> Bootstrap:

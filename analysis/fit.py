@@ -105,13 +105,29 @@ class Fit:
         if not 0 <= ratio <= law.highest:
             raise DefinitionError(f"a value lies between 0 and {law.highest:g}, got {ratio:g}")
         region = self.region(self.level)
-        if region is None or not region.trend:
+        if region is None or not self.trend:
             reason = "too few points" if region is None else "the points show no trend"
             return TokensTo(ratio, "cannot say", None, None, None, reason)
         parameters = {k: v for k, v in self.parameters.items() if v is not None}
         with np.errstate(over="ignore"):
             best = law.tokens_at(ratio, **parameters)
         return tokens_to(region, ratio, best)
+
+    def mse_of(self, **parameters: float) -> float:
+        """Weighted mean squared error that other coefficients of the same law have here."""
+        if set(parameters) != set(self.form.parameter_names):
+            wanted = ", ".join(self.form.parameter_names)
+            raise DefinitionError(f"the {self.law} law has the coefficients {wanted}")
+        with np.errstate(all="ignore"):
+            misses = self.points.values - self.form.value(self.points.tokens, **parameters)
+        weights = self.problem.weights
+        return float((weights * misses**2).sum() / weights.sum())
+
+    @property
+    def trend(self) -> bool:
+        """Whether the points tell the law from a constant, at `level`."""
+        region = self.region(self.level)
+        return region is not None and region.trend
 
     def region(self, level: float) -> Region | None:
         """The confidence region; None where points are too few for one."""

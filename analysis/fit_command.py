@@ -8,12 +8,13 @@ from typing import Any
 import click
 import numpy as np
 
+from analysis.bootstrap import bootstrap
 from analysis.comparison import CURVE_LAWS, undecided
 from analysis.curve_files import CurveFile, read_curve
 from analysis.fit import Fit
 from analysis.fitting import fit_curve
 from analysis.robust import LOSSES
-from analysis.tables import holdout_line
+from analysis.tables import extra_lines
 from study.errors import DefinitionError, SparsingError
 
 
@@ -44,6 +45,17 @@ from study.errors import DefinitionError, SparsingError
 @click.option("--tokens-column", help="Column of the token counts [guessed, and said].")
 @click.option("--ratio-column", help="Column of the activation ratios [guessed, and said].")
 @click.option("--error-column", help="Column of standard errors, to weight by.")
+@click.option(
+    "--bootstrap", "refits", type=click.IntRange(min=10), help="Also bootstrap so many refits."
+)
+@click.option(
+    "--block",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Neighbouring residuals that the bootstrap keeps together.",
+)
+@click.option("--against", help="Coefficients to compare with, as 'alpha=0.995,c=0.562,A0=0.383'.")
 @click.option("--plot", type=click.Path(dir_okay=False), help="Draw curve, law and band: a PNG.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document; an array of many files.")
 def fit(
@@ -57,6 +69,9 @@ def fit(
     tokens_column: str | None,
     ratio_column: str | None,
     error_column: str | None,
+    refits: int | None,
+    block: int,
+    against: str | None,
     plot: str | None,
     as_json: bool,
 ) -> None:
@@ -71,6 +86,7 @@ def fit(
       sparsing fit curve.csv
       sparsing fit runs/*.json --fit-fraction 0.7 --plot fits.png
       sparsing fit curve.parquet --law relu --drop 6 --json
+      sparsing fit 0.8b_silu.json --against alpha=0.995,c=0.562,A0=0.383
     """
     columns = {
         "tokens_column": tokens_column,
@@ -82,6 +98,7 @@ def fit(
     fits = [
         _fit_one(curve, fit_fraction, law=law, drop=drop, loss=loss, level=level) for curve in read
     ]
+    fits = [(made, extra | _second_look(made, refits, block, against)) for made, extra in fits]
     if plot:
         from analysis.curve_plot import plot_curves
 
@@ -96,10 +113,10 @@ def fit(
         click.echo("\n\n".join(_text(c, *r) for c, r in zip(read, fits, strict=True)))
 
 
-Holdout = dict[str, Any]
+Extra = dict[str, Any]
 
 
-def _fit_one(curve: CurveFile, fraction: float | None, **options: Any) -> tuple[Fit, Holdout]:
+def _fit_one(curve: CurveFile, fraction: float | None, **options: Any) -> tuple[Fit, Extra]:
     """The fit of a curve, or of its first part together with how it predicts the rest."""
     order = np.argsort(curve.tokens, kind="stable")
     end = len(order) if fraction is None else round(fraction * len(order))
@@ -116,31 +133,62 @@ def _fit_one(curve: CurveFile, fraction: float | None, **options: Any) -> tuple[
     return made, holdout(made, curve.tokens[rest], curve.activation_ratio[rest])
 
 
-def holdout(made: Fit, tokens: np.ndarray, ratios: np.ndarray) -> Holdout:
+def holdout(made: Fit, tokens: np.ndarray, ratios: np.ndarray) -> Extra:
     """Error and interval coverage of a fit's predictions at later points; None without any."""
     kept = np.isfinite(tokens) & np.isfinite(ratios) & (tokens > 0)
     tokens, ratios = tokens[kept], ratios[kept]
     if not len(tokens):
         return {"holdout_n": 0, "holdout_mae": None, "interval_coverage": None}
     value, low, high = made.predict_many(tokens)
+    known = made.region(made.level) is not None
     return {
         "holdout_n": len(tokens),
         "holdout_mae": float(np.abs(value - ratios).mean()),
-        "interval_coverage": float(((low <= ratios) & (ratios <= high)).mean()),
+        "interval_coverage": float(((low <= ratios) & (ratios <= high)).mean()) if known else None,
     }
 
 
-def _document(curve: CurveFile, made: Fit, held: Holdout, *, many: bool) -> dict[str, Any]:
+def _second_look(made: Fit, refits: int | None, block: int, against: str | None) -> Extra:
+    """Bootstrap intervals and the comparison with given coefficients, if asked for."""
+    found: Extra = {}
+    if refits is not None:
+        drawn = bootstrap(made, refits, block=block)
+        names = made.form.parameter_names
+        found["bootstrap"] = {
+            name: list(drawn.interval(name, made.level)) if made.trend else [None, None]
+            for name in names
+        }
+    if against is not None:
+        given = _coefficients(against)
+        mse = made.mse_of(**given)
+        ratio = mse / made.mse if made.mse else np.inf
+        found["against"] = {
+            "parameters": given,
+            "mse": mse if np.isfinite(mse) else None,
+            "mse_ratio": ratio if np.isfinite(ratio) else None,
+        }
+    return found
+
+
+def _coefficients(text: str) -> dict[str, float]:
+    try:
+        pairs = [part.split("=") for part in text.replace(" ", "").split(",")]
+        return {name: float(value) for name, value in pairs}
+    except ValueError as error:
+        raise DefinitionError(
+            f"--against '{text}': coefficients are written as alpha=0.995,c=0.562,A0=0.383"
+        ) from error
+
+
+def _document(curve: CurveFile, made: Fit, extra: Extra, *, many: bool) -> dict[str, Any]:
     document = made.as_dict()
     document["warnings"] = [*curve.notes, *document["warnings"]]
-    return ({"curve": curve.name} if many else {}) | document | held
+    return ({"curve": curve.name} if many else {}) | document | extra
 
 
-def _text(curve: CurveFile, made: Fit, held: Holdout) -> str:
+def _text(curve: CurveFile, made: Fit, extra: Extra) -> str:
     close = undecided(made.criteria)
     lines = [curve.name, *(f"note: {note}" for note in curve.notes), str(made)]
     if len(close) > 1:
         lines.append(f"undecided, within 2 AICc of each other: {', '.join(close)}")
-    if held:
-        lines.append(holdout_line(held, made.level))
-    return "\n".join(lines)
+    return "\n".join([*lines, *extra_lines(extra, made.level)])

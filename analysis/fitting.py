@@ -59,7 +59,11 @@ def fit_curve(
     rest = points.after(dropped)
     problem, solution = _estimate(chosen, rest, theta, loss)
     region = confidence_region(problem, solution, 2 + len(chosen.coordinates), level)
-    said = [f"law '{chosen.name}' chosen by fit"] if len(candidates) > 1 else []
+    said = []
+    if len(candidates) > 1:
+        found = region is None or region.trend
+        how = "chosen by fit" if found else "taken, for neither form finds a trend"
+        said.append(f"law '{chosen.name}' {how}")
     if drop is None and dropped:
         said.append(f"{dropped} early points dropped: without them the BIC is lower by over 6")
     return _describe(

@@ -42,12 +42,31 @@ def fit_table(fit: Fit) -> str:
     return "\n".join([head, counts, aligned(rows), *(f"note: {w}" for w in fit.warnings)])
 
 
-def holdout_line(held: dict[str, Any], level: float) -> str:
-    """How a fit of the first part of a curve predicts the rest."""
+def extra_lines(extra: dict[str, Any], level: float) -> list[str]:
+    """Hold-out, bootstrap intervals and the comparison with given coefficients, as far as asked."""
+    lines = []
+    if "holdout_n" in extra:
+        lines.append(_holdout_line(extra, level))
+    if "bootstrap" in extra:
+        each = (f"{name} {bounds_text(tuple(b))}" for name, b in extra["bootstrap"].items())
+        lines.append(f"bootstrap, {level:.0%}: {', '.join(each)}")
+    if "against" in extra:
+        against = extra["against"]
+        lines.append(
+            f"given coefficients: mean squared error {number(against['mse'])}, "
+            f"{number(against['mse_ratio'])} times the fit's"
+        )
+    return lines
+
+
+def _holdout_line(held: dict[str, Any], level: float) -> str:
     if not held["holdout_n"]:
         return "hold-out: no points left to predict"
+    error = f"hold-out: {held['holdout_n']} later points, mean absolute error "
+    error += f"{held['holdout_mae']:.3g}"
+    if held["interval_coverage"] is None:
+        return f"{error}; no intervals, the points fitted are too few"
     return (
-        f"hold-out: {held['holdout_n']} later points, mean absolute error "
-        f"{held['holdout_mae']:.3g}, {held['interval_coverage']:.0%} of them inside the "
-        f"{level:.0%} prediction intervals"
+        f"{error}, {held['interval_coverage']:.0%} of them inside the {level:.0%} prediction "
+        "intervals"
     )

@@ -156,3 +156,19 @@ def test_a_curve_that_cannot_be_fitted_is_named(tmp_path) -> None:
     (tmp_path / "percent.csv").write_text("tokens,activation_ratio\n1e9,10\n2e9,9\n3e9,8\n")
     with pytest.raises(DefinitionError, match=r"percent.csv: .*divide percentages"):
         run(tmp_path / "good.csv", tmp_path / "percent.csv")
+
+
+def test_second_opinions(tmp_path) -> None:
+    path = tmp_path / "curve.csv"
+    frame("0.4b_silu").write_csv(path)
+    options = ["--drop", "0", "--bootstrap", "200", "--against", "alpha=0.9, c=0.4, A0=0.38"]
+    document = json.loads(run(path, *options, "--json").stdout)
+    low, high = document["intervals"]["A0"]
+    assert document["bootstrap"]["A0"] == pytest.approx([low, high], abs=0.5 * (high - low))
+    assert document["against"]["mse_ratio"] > 2
+    text = run(path, *options, "--block", "4").stdout
+    assert "bootstrap, 95%: alpha [" in text
+    assert "times the fit's" in text
+    for wrong in ("alpha=0.9", "alpha", "alpha=x,c=0.4,A0=0.38"):
+        with pytest.raises(DefinitionError):
+            run(path, "--against", wrong)
