@@ -12,7 +12,8 @@ import numpy as np
 
 from analysis.fit import Bounds, Fit
 from analysis.laws import Floats
-from analysis.varpro import Problem, refine
+from analysis.projection import Problem
+from analysis.varpro import refine
 
 PRECISELY = 1e-8
 

@@ -6,8 +6,9 @@ import numpy as np
 
 from analysis.laws import PAPER_LAWS, Law
 from analysis.points import Points
+from analysis.projection import Problem, least_mse
 from analysis.rivals import RIVALS
-from analysis.varpro import Problem, best_fit, least_mse
+from analysis.varpro import best_fit
 
 FIRST_PARTS = (0.5, 0.6, 0.7, 0.8, 0.9)
 """Rolling hold-out: fit on this first part of the points, predict the next tenth."""

@@ -14,7 +14,8 @@ import numpy as np
 
 from analysis.laws import Floats, Integers, Law
 from analysis.points import Points
-from analysis.varpro import Problem, best_fit, least_mse
+from analysis.projection import Problem, least_mse
+from analysis.varpro import best_fit
 
 GAIN = 6.0
 MOST_DROPPED = 1 / 3

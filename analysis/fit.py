@@ -13,9 +13,9 @@ from analysis.comparison import criteria_of
 from analysis.laws import Floats, Law
 from analysis.points import Points
 from analysis.prediction import Prediction, TokensTo, band, tokens_to
+from analysis.projection import Problem, Solution
 from analysis.region import Region, confidence_region
 from analysis.robust import Loss
-from analysis.varpro import Problem, Solution
 from study.errors import DefinitionError
 
 Bounds = tuple[float | None, float | None]

@@ -17,9 +17,10 @@ from analysis.dropping import choose
 from analysis.fit import Bounds, Fit
 from analysis.laws import PAPER_LAWS, Floats, Law
 from analysis.points import Points, different, read_points
+from analysis.projection import Problem, Solution
 from analysis.region import Region, confidence_region
 from analysis.robust import LOSSES, Loss, robust_weights
-from analysis.varpro import Problem, Solution, refine
+from analysis.varpro import refine
 from study.errors import DefinitionError
 
 DIVERGED_SHAPE = 100.0

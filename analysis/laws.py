@@ -17,7 +17,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import brentq
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -130,6 +129,8 @@ class Law(ABC):
 
         Searched between 1e-12 and 1e12 billions; a law with a closed inverse overrides this.
         """
+
+        from scipy.optimize import brentq  # slow to import, and hardly ever needed
 
         def miss(log_tokens: float) -> float:
             return float(self.value(np.exp(log_tokens), **parameters)) - ratio

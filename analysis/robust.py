@@ -13,7 +13,8 @@ from typing import Literal, get_args
 import numpy as np
 
 from analysis.laws import Floats
-from analysis.varpro import Problem, Solution, best_fit, refine
+from analysis.projection import Problem, Solution
+from analysis.varpro import best_fit, refine
 
 Loss = Literal["least_squares", "huber", "soft_l1"]
 LOSSES = get_args(Loss)

@@ -6,7 +6,8 @@ from curves import TABLE_2, synthetic
 
 from analysis.comparison import CURVE_LAWS
 from analysis.laws import PAPER_LAWS, Span
-from analysis.varpro import Problem, best_fit, grid, grid_sse, refine, solve
+from analysis.projection import Problem, grid, grid_sse, solve
+from analysis.varpro import best_fit, refine
 
 
 def problem(name: str, law: str | None = None, **options) -> Problem:
