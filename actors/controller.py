@@ -154,7 +154,7 @@ class Controller:
         progress.gang = None
         cause = getattr(error, "cause", None)
         own_fault = isinstance(cause, SparsingError)
-        reason = str(cause) if own_fault else f"a shard was lost: {_last_line(error)}"
+        reason = str(cause) if own_fault else f"a shard was lost: {last_line(error)}"
         made_progress = (
             len(complete_steps(self.store.path, progress.run.id)) > progress.checkpoints_at_start
         )
@@ -240,15 +240,15 @@ class Controller:
         if lost:
             self.measurers.remove(measurer)
         if lost and progress.failures_without_progress <= RESTARTS_WITHOUT_PROGRESS:
-            log.warning("a measurer was lost and is replaced: %s", _last_line(error))
+            log.warning("a measurer was lost and is replaced: %s", last_line(error))
             return
         if progress.gang:
             progress.gang.kill()
             progress.gang = None
-        self._enter(progress, "failed", f"measuring failed: {_last_line(error)}")
+        self._enter(progress, "failed", f"measuring failed: {last_line(error)}")
 
 
-def _last_line(error: Exception) -> str:
+def last_line(error: Exception) -> str:
     """The line of a Ray error that says what happened."""
     lines = [line for line in str(error).strip().splitlines() if line.strip()]
     return lines[-1].strip() if lines else type(error).__name__

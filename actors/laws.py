@@ -13,7 +13,11 @@ class LawService:
 
     def __init__(self, study_path: str, metrics_port: int) -> None:
         self.store = StudyStore.open(".", study_path)
-        serve_metrics(self.store, metrics_port)
+        self._server = serve_metrics(self.store, metrics_port)
+
+    def metrics_port(self) -> int:
+        """Port on this node's loopback at which Prometheus finds /metrics."""
+        return self._server.server_port
 
     def refit(self) -> int:
         """Refit the runs with new measurements; returns the number of fits appended."""

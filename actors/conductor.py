@@ -1,0 +1,120 @@
+"""Bringing a study to its end: Ray, data, the controller's loop, refits, and the live view."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+import click
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from actors.cluster import check_room, connect
+from actors.controller import Controller, last_line
+from actors.data.prepare import prepare
+from actors.gang import worker_environment
+from actors.laws import LawService
+from study.errors import SparsingError
+from study.status_commands import live_view
+from study.store import StudyStore
+
+TICK_SECONDS = 0.25
+REFIT_SECONDS = 1.0
+LAW_SERVICE_RESTARTS = 10
+
+
+def conduct(store: StudyStore, address: str | None, metrics_port: int) -> dict[str, str]:
+    """Bring the study to its end on Ray, showing progress on stderr.
+
+    Returns:
+        The runs that failed, with the reason.
+
+    Raises:
+        DefinitionError: the cluster has no room for a run, the data are not there, or the
+            metrics port is taken.
+        SparsingError: Ray, the store or the law service failed; the study can be resumed.
+    """
+    connect(address)
+    try:
+        check_room(store.study.resources)
+        data = prepare(store.study, store.path.parent / "data", _say)
+        conductor = Conductor(store, str(data.path), metrics_port)
+        conductor.start()
+        try:
+            live_view(store, until=lambda: not conductor.is_alive())
+        finally:
+            conductor.stop()
+        return conductor.failed
+    except ray.exceptions.RayError as error:
+        cause = getattr(error, "cause", None)
+        if isinstance(cause, SparsingError):
+            raise cause from None
+        raise SparsingError(f"{last_line(error)}; the same command again goes on") from error
+    finally:
+        ray.shutdown()
+
+
+class Conductor(threading.Thread):
+    """Turns the controller's loop beside the live view, and asks for refits."""
+
+    def __init__(self, store: StudyStore, data_path: str, metrics_port: int) -> None:
+        super().__init__(name="controller", daemon=True)
+        self.controller = Controller(store, data_path)
+        self._laws = start_law_service(store, metrics_port)
+        _say(f"metrics: http://127.0.0.1:{ray.get(self._laws.metrics_port.remote())}/metrics")
+        self._refitting = self._laws.refit.remote()
+        self._stopping = threading.Event()
+        self._error: BaseException | None = None
+        self.failed: dict[str, str] = {}
+
+    def run(self) -> None:
+        """Tick until every run ended, then refit a last time."""
+        try:
+            refitted = time.monotonic()
+            while not self.controller.ended and not self._stopping.is_set():
+                self.controller.tick()
+                if time.monotonic() - refitted > REFIT_SECONDS and self._refit_is_over():
+                    self._refitting = self._laws.refit.remote()
+                    refitted = time.monotonic()
+                self._stopping.wait(TICK_SECONDS)
+            if not self._stopping.is_set():
+                ray.get([self._refitting, self._laws.refit.remote()])
+            self.failed = self.controller.failed
+        except BaseException as error:
+            # Raised again by `stop`, in the thread that shows it.
+            self._error = error
+
+    def _refit_is_over(self) -> bool:
+        done, _ = ray.wait([self._refitting], timeout=0)
+        ray.get(done)
+        return bool(done)
+
+    def stop(self) -> None:
+        """End the loop and all actors.
+
+        Raises:
+            BaseException: what ended the loop, if that was an error.
+        """
+        self._stopping.set()
+        self.join()
+        self.controller.stop()
+        if self._error:
+            raise self._error
+
+
+def start_law_service(store: StudyStore, metrics_port: int) -> Any:
+    """The law service on this node, whose loopback its metrics are served on."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    actor: Any = ray.remote(LawService).options(
+        num_cpus=0,
+        max_restarts=LAW_SERVICE_RESTARTS,
+        max_task_retries=LAW_SERVICE_RESTARTS,
+        scheduling_strategy=here,
+        runtime_env=worker_environment(threads=1),
+    )
+    return actor.remote(str(store.path), metrics_port)
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)
