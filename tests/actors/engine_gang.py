@@ -1,6 +1,6 @@
 """One rank of a gang without Ray: trains a few steps at each ZeRO stage and prints losses as JSON.
 
-    python engine_gang.py RANK WORLD_SIZE PORT FOLDER
+python engine_gang.py RANK WORLD_SIZE PORT FOLDER
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ def main(rank: int, world_size: int, port: int, folder: Path) -> None:
 
     def engine_at(stage: int, model: Transformer) -> Engine:
         optimization = study.optimization.model_copy(update={"zero_stage": stage})
-        return Engine(model, study.model_copy(update={"optimization": optimization}), run, world_size)
+        return Engine(
+            model, study.model_copy(update={"optimization": optimization}), run, world_size
+        )
 
     def train(engine: Engine, first: int) -> list[float]:
         losses = []
@@ -58,8 +60,14 @@ def main(rank: int, world_size: int, port: int, folder: Path) -> None:
             write_marker(
                 target,
                 Checkpoint(
-                    run=run.id, attempt=1, step=RESUME_AT, tokens=0, config=vars(config),
-                    files=shard_files(target, world_size), code_version="test", save_seconds=0,
+                    run=run.id,
+                    attempt=1,
+                    step=RESUME_AT,
+                    tokens=0,
+                    config=vars(config),
+                    files=shard_files(target, world_size),
+                    code_version="test",
+                    save_seconds=0,
                 ),
             )
         dist.barrier()
@@ -71,9 +79,7 @@ def main(rank: int, world_size: int, port: int, folder: Path) -> None:
         state = read_tensors(source)
         for stage in range(4):
             model = Transformer(config)
-            model.load_state_dict(
-                {k[7:]: v for k, v in state.items() if k.startswith("weight/")}
-            )
+            model.load_state_dict({k[7:]: v for k, v in state.items() if k.startswith("weight/")})
             engine = engine_at(stage, model)
             engine.load_state(state, RESUME_AT)
             losses[f"{source.name}->zero{stage}"] = train(engine, RESUME_AT)

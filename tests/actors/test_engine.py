@@ -22,7 +22,10 @@ def gang_losses(world_size: int, folder: Path) -> dict[str, list[float]]:
     ranks = [
         subprocess.Popen(
             [sys.executable, SCRIPT, str(rank), str(world_size), str(port), str(folder)],
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=environment,
         )
         for rank in range(world_size)
     ]
@@ -40,5 +43,5 @@ def test_world_size_zero_stage_and_resume_give_the_same_losses(tmp_path: Path) -
     assert reference[-1] < reference[0]
     assert len([name for name in pair if "world1" in name]) == 16
     for name, losses in [*alone.items(), *pair.items()]:
-        expected = reference[-len(losses):]
+        expected = reference[-len(losses) :]
         assert losses == pytest.approx(expected, rel=2e-5), name
