@@ -38,6 +38,26 @@ class Problem:
         """Square roots of the weights."""
         return np.sqrt(self.weights)
 
+    @cached_property
+    def root_total(self) -> Floats:
+        """Square root of the sum of the weights: (...)."""
+        return np.sqrt(np.add.reduce(self.weights, -1))
+
+    @cached_property
+    def constant(self) -> Floats:
+        """The constant, weighted, as a unit vector: (..., n)."""
+        return self.root_weights / self.root_total[..., None]
+
+    @cached_property
+    def mean(self) -> Floats:
+        """Share of the constant in the weighted values: (...)."""
+        return dot(self.values * self.root_weights, self.constant)
+
+    @cached_property
+    def varying(self) -> Floats:
+        """The weighted values without their mean: (..., n)."""
+        return self.values * self.root_weights - self.mean[..., None] * self.constant
+
     def take(self, rows: Integers) -> Problem:
         """The problems at `rows` of the batch."""
         return self._each(lambda column: column[rows])
@@ -74,49 +94,66 @@ class Solution:
         return Solution(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
 
 
+@dataclass(frozen=True)
+class Linear:
+    """The linear part of a solution: what the shape spans beside the constant.
+
+    Where `bound` (...), the limit is held at 0: `basis` is then the shape's distance to its
+    limit, and the constant has no part. `basis` (..., n) is weighted, `square` its square.
+    """
+
+    solution: Solution
+    basis: Floats
+    square: Floats
+    bound: Bools
+
+
 def solve(problem: Problem, theta: Floats) -> Solution:
     """The best allowed start and change at coordinates theta (..., k)."""
-    return solve_shape(problem, theta, problem.law.shape(problem.tokens, theta, problem.span))[0]
+    shape = problem.law.shape(problem.tokens, theta, problem.span)
+    return solve_shape(problem, theta, shape).solution
 
 
-def solve_shape(problem: Problem, theta: Floats, shape: Floats) -> tuple[Solution, Bools]:
-    """The solution for a shape (..., n), and where the limit's constraint binds (...)."""
-    law, weights, values = problem.law, problem.weights, problem.values
-    total = np.add.reduce(weights, -1)
-    mean_shape = dot(weights, shape) / total
-    centred = shape - mean_shape[..., None]
-    weighted = weights * centred
-    variance = np.maximum(dot(weighted, centred), 1e-300)
-    change = dot(weighted, values) / variance
-    if law.direction:
-        change = np.maximum(change * law.direction, 0.0) * law.direction
-    start = dot(weights, values) / total - change * mean_shape
-    bound: Bools = np.zeros(start.shape, dtype=bool)
-    if law.limit_not_negative:
-        start, change, bound = _keep_limit(problem, theta, shape, start, change)
-    residuals = values - start[..., None] - change[..., None] * shape
-    residuals *= problem.root_weights
-    return Solution(theta, start, change, residuals, dot(residuals, residuals)), bound
+def solve_shape(problem: Problem, theta: Floats, shape: Floats) -> Linear:
+    """The linear part for a shape (..., n)."""
+    direction = problem.law.direction
+    basis = shape * problem.root_weights
+    mean = dot(basis, problem.constant)
+    basis -= mean[..., None] * problem.constant
+    square = np.maximum(dot(basis, basis), 1e-300)
+    change = dot(basis, problem.varying) / square
+    if direction:
+        change = np.maximum(change * direction, 0.0) * direction
+    start = (problem.mean - change * mean) / problem.root_total
+    residuals = problem.varying - change[..., None] * basis
+    found = Solution(theta, start, change, residuals, dot(residuals, residuals))
+    bound: Bools = np.zeros(change.shape, dtype=bool)
+    if problem.law.limit_not_negative:
+        limit_shape = problem.law.shape_limit(theta, problem.span)
+        bound = start + change * limit_shape < 0
+        if bound.any():
+            return _with_limit_0(problem, shape, limit_shape, Linear(found, basis, square, bound))
+    return Linear(found, basis, square, bound)
+
+
+def _with_limit_0(problem: Problem, shape: Floats, limit_shape: Floats, linear: Linear) -> Linear:
+    """Where the limit would be negative: the best solution with limit 0."""
+    free, bound = linear.solution, linear.bound
+    beyond = (shape - limit_shape[..., None]) * problem.root_weights
+    square = np.maximum(dot(beyond, beyond), 1e-300)
+    values = problem.values * problem.root_weights
+    change = np.where(bound, dot(beyond, values) / square, free.change)
+    start = np.where(bound, -change * limit_shape, free.start)
+    at_0 = values - change[..., None] * beyond
+    residuals = np.where(bound[..., None], at_0, free.residuals)
+    solution = Solution(free.theta, start, change, residuals, dot(residuals, residuals))
+    basis = np.where(bound[..., None], beyond, linear.basis)
+    return Linear(solution, basis, np.where(bound, square, linear.square), bound)
 
 
 def dot(left: Floats, right: Floats) -> Floats:
     """Sum of products over the points: (..., n), (..., n) -> (...)."""
     return np.einsum("...n,...n->...", left, right)
-
-
-def _keep_limit(
-    problem: Problem, theta: Floats, shape: Floats, start: Floats, change: Floats
-) -> tuple[Floats, Floats, Bools]:
-    """Where the limit would be negative: the best solution with limit 0."""
-    limit_shape = problem.law.shape_limit(theta, problem.span)
-    bound = start + change * limit_shape < 0
-    if not bound.any():
-        return start, change, bound
-    beyond = shape - limit_shape[..., None]
-    weighted = problem.weights * beyond
-    at_zero = dot(weighted, problem.values) / np.maximum(dot(weighted, beyond), 1e-300)
-    change = np.where(bound, at_zero, change)
-    return np.where(bound, -at_zero * limit_shape, start), change, bound
 
 
 def bounds(law: Law) -> tuple[Floats, Floats]:

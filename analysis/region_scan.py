@@ -101,9 +101,12 @@ def _where_to_look(problem: Problem, best: Solution, limit_sse: float) -> tuple[
     covariance = np.linalg.pinv(derivatives @ derivatives.T, hermitian=True)
     variance = max(float(covariance[0, 0]), 1e-24)
     width = np.sqrt(max(limit_sse - float(best.sse[0]), 0.0) * variance)
-    offsets = np.concatenate([-NEAR[::-1], [0.0], NEAR])[:, None] * width
-    near = np.clip(best.theta + offsets * covariance[0] / variance, low, high)
-    beyond = float(best.theta[0, 0]) + np.concatenate([-FAR, FAR]) * width
+    middle = float(best.theta[0, 0])
+    offsets = np.concatenate([-NEAR[::-1], [0.0], NEAR]) * width
+    first = np.unique(np.clip(middle + offsets, low[0], high[0]))
+    near = np.clip(best.theta + (first - middle)[:, None] * covariance[0] / variance, low, high)
+    near[:, 0] = first
+    beyond = middle + np.concatenate([-FAR, FAR]) * width
     far = np.concatenate([np.clip(beyond, low[0], high[0]), coordinate.grid])
     return near, np.unique(far[(far < near[0, 0]) | (far > near[-1, 0])])
 

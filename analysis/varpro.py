@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analysis.laws import STEP, Floats, Integers, Law, Span
+from analysis.laws import STEP, Bools, Floats, Integers, Law, Span
 from analysis.projection import (
     Problem,
     Solution,
@@ -39,14 +39,27 @@ class _State:
     sse: Floats
     derivatives: Floats
 
+    @property
+    def solution(self) -> Solution:
+        """Without the derivatives."""
+        return Solution(self.theta, self.start, self.change, self.residuals, self.sse)
+
     def rows(self, rows: Integers) -> _State:
         """The problems at `rows`."""
         return _State(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
 
-    def put(self, rows: Integers, other: _State, taken: Integers) -> None:
-        """Replace the problems at `rows` by those at `taken` of another state."""
+    def put(self, rows: Integers, other: _State) -> None:
+        """Replace the problems at `rows` by those of another state."""
         for name in self.__dataclass_fields__:
-            getattr(self, name)[rows] = getattr(other, name)[taken]
+            getattr(self, name)[rows] = getattr(other, name)
+
+    def improved(self, better: Bools, other: _State) -> _State:
+        """This state, with the problems that are `better` in another one taken from there."""
+        if better.all():
+            return other
+        rows = np.flatnonzero(better)
+        self.put(rows, other.rows(rows))
+        return self
 
 
 def refine(
@@ -59,32 +72,39 @@ def refine(
 ) -> Solution:
     """Levenberg-Marquardt from theta (B, k) inside the bounds; coordinates not `free` stay.
 
-    Problems that have converged leave the batch.
+    Whenever half of the batch has converged, the rest goes on alone.
     """
-    low, high = bounds(problem.law)
     free = tuple(range(theta.shape[1])) if free is None else free
     if not free:
         return solve(problem, theta)
-    state = _look(problem, theta, free)
-    damping, active = np.full(len(theta), 1e-3), np.arange(len(theta))
+    low, high = bounds(problem.law)
+    whole = state = _look(problem, theta, free)
+    rows, damping = np.arange(len(theta)), np.full(len(theta), 1e-3)
     for _ in range(iterations):
-        now, part = state, problem
-        if len(active) < len(theta):
-            now, part = state.rows(active), problem.take(active)
-        step = _step(now, damping[active], free, low, high)
-        trial = _look(part, np.clip(now.theta + step, low, high), free)
-        better = trial.sse < now.sse
-        gained = now.sse - trial.sse
-        # A step that is refused at high damping, or is none, ends at a minimum, too.
-        done = np.where(better, gained <= converged * now.sse, damping[active] > MOST_DAMPING)
-        done |= ~better & (-gained <= 1e-14 * now.sse)
-        taken = np.flatnonzero(better)
-        state.put(active[taken], trial, taken)
-        damping[active] *= np.where(better, 1 / 8, 8)
-        active = active[~done]
-        if not len(active):
-            break
-    return Solution(state.theta, state.start, state.change, state.residuals, state.sse)
+        step = _step(state, damping, low, high, free)
+        trial = _look(problem, np.clip(state.theta + step, low, high), free)
+        gained, limit = state.sse - trial.sse, state.sse
+        better = gained > 0
+        # A step refused at high damping, or that changes nothing, ends at a minimum, too.
+        stuck = (damping > MOST_DAMPING) | (-gained <= 1e-14 * limit)
+        done = np.where(better, gained <= converged * limit, stuck)
+        state = state.improved(better, trial)
+        damping *= np.where(better, 1 / 8, 8)
+        if 2 * np.count_nonzero(done) >= len(done):
+            whole, left = _merged(whole, rows, state), np.flatnonzero(~done)
+            if not len(left):
+                return whole.solution
+            rows, damping = rows[left], damping[left]
+            state, problem = state.rows(left), problem.take(left)
+    return _merged(whole, rows, state).solution
+
+
+def _merged(whole: _State, rows: Integers, part: _State) -> _State:
+    """The whole batch with its problems at `rows` as they are in a part of it."""
+    if len(rows) == len(whole.theta):
+        return part
+    whole.put(rows, part)
+    return whole
 
 
 def jacobian(problem: Problem, theta: Floats) -> Floats:
@@ -101,23 +121,17 @@ def _look(problem: Problem, theta: Floats, free: tuple[int, ...]) -> _State:
     """
     law = problem.law
     shape, slopes = law.slopes(problem.tokens, theta, problem.span, free)
-    found, bound = solve_shape(problem, theta, shape)
-    weights, root = problem.weights, problem.root_weights
-    mean = dot(weights, shape) / np.add.reduce(weights, -1)
-    basis = (shape - mean[:, None]) * root
-    moved = slopes * root[..., None, :]
-    constant = root / np.sqrt(np.add.reduce(weights, -1))[..., None]
-    moved -= np.einsum("...kn,...n->...k", moved, constant)[..., None] * constant[..., None, :]
-    if bound.any():
-        limit_shape = law.shape_limit(theta, problem.span)
+    linear = solve_shape(problem, theta, shape)
+    moved = slopes * problem.root_weights[..., None, :]
+    constant = problem.constant[..., None, :]
+    moved -= dot(moved, constant)[..., None] * constant
+    if linear.bound.any():
         limit_slopes = _limit_slopes(law, theta, problem.span, free)
-        at_bound = (slopes - limit_slopes[..., None]) * root[..., None, :]
-        moved = np.where(bound[:, None, None], at_bound, moved)
-        basis = np.where(bound[:, None], (shape - limit_shape[:, None]) * root, basis)
-    square = np.maximum(dot(basis, basis), 1e-300)
-    moved -= (np.einsum("...kn,...n->...k", moved, basis) / square[:, None])[..., None] * basis[
-        :, None
-    ]
+        at_0 = (slopes - limit_slopes[..., None]) * problem.root_weights[..., None, :]
+        moved = np.where(linear.bound[:, None, None], at_0, moved)
+    basis = linear.basis[:, None]
+    moved -= (dot(moved, basis) / linear.square[:, None])[..., None] * basis
+    found = linear.solution
     moved *= -found.change[:, None, None]
     return _State(theta, found.start, found.change, found.residuals, found.sse, moved)
 
@@ -133,24 +147,22 @@ def _limit_slopes(law: Law, theta: Floats, span: Span, free: tuple[int, ...]) ->
     return np.stack(columns, axis=1)
 
 
-def _step(now: _State, damping: Floats, free: tuple[int, ...], low: Floats, high: Floats) -> Floats:
-    """The damped Gauss-Newton step; coordinates pressed against a bound do not move."""
-    at, slopes = now.theta[:, free], now.derivatives
-    gradient = np.einsum("bkn,bn->bk", slopes, now.residuals)
-    pressed = np.where(gradient > 0, at <= low[free,], at >= high[free,])
-    gradient = np.where(pressed, 0.0, gradient)
-    diagonal = np.einsum("bkn,bkn->bk", slopes, slopes) * (1 + damping[:, None]) + 1e-300
-    step = np.zeros_like(now.theta)
+def _step(now: _State, damping: Floats, low: Floats, high: Floats, free: tuple[int, ...]) -> Floats:
+    """The damped Gauss-Newton step (B, k) in one coordinate, or in both of two."""
+    slopes = now.derivatives
+    gradient = dot(slopes, now.residuals[:, None])
+    diagonal = dot(slopes, slopes) * (1 + damping[:, None]) + 1e-300
     if len(free) == 1:
-        step[:, free] = -gradient / diagonal
+        step = np.zeros_like(now.theta)
+        step[:, free[0]] = -gradient[:, 0] / diagonal[:, 0]
         return step
-    # Two coordinates: Cramer's rule; a pressed one takes no part.
+    # A coordinate pressed against its bound takes no part; the rest is Cramer's rule.
+    pressed = np.where(gradient > 0, now.theta <= low, now.theta >= high)
+    gradient = np.where(pressed, 0.0, gradient)
     cross = dot(slopes[:, 0], slopes[:, 1]) * ~pressed.any(-1)
     determinant = diagonal[:, 0] * diagonal[:, 1] - cross**2 + 1e-300
-    step[:, free] = (cross[:, None] * gradient[:, ::-1] - diagonal[:, ::-1] * gradient) / (
-        determinant[:, None]
-    )
-    return step
+    step = cross[:, None] * gradient[:, ::-1] - diagonal[:, ::-1] * gradient
+    return step / determinant[:, None]
 
 
 def best_fit(
