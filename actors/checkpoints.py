@@ -60,12 +60,19 @@ def complete_steps(study_path: str | Path, run_id: str) -> list[int]:
 
 
 def write_shard(engine: Engine, folder: Path, rank: int, world_size: int) -> None:
-    """Write this shard's share of the tensors; collective over the gang."""
+    """Write this shard's share of the tensors; collective over the gang.
+
+    Raises:
+        SparsingError: the disk refuses, for example because it is full.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     share = {n: t for i, (n, t) in enumerate(engine.state()) if i % world_size == rank}
     path = folder / f"shard-{rank}.safetensors"
-    save_file({name: tensor.contiguous() for name, tensor in share.items()}, path)
-    _sync(path)
+    try:
+        save_file({name: tensor.contiguous() for name, tensor in share.items()}, path)
+        _sync(path)
+    except (SafetensorError, OSError) as error:
+        raise SparsingError(f"checkpoint {folder} cannot be written: {error}") from error
 
 
 def write_marker(folder: Path, checkpoint: Checkpoint) -> None:

@@ -154,7 +154,9 @@ class Controller:
         progress.gang = None
         cause = getattr(error, "cause", None)
         own_fault = isinstance(cause, SparsingError)
-        reason = str(cause) if own_fault else f"a shard was lost: {last_line(error)}"
+        lost = isinstance(error, ray.exceptions.RayActorError)
+        what = "a shard was lost" if lost else "a shard failed"
+        reason = str(cause) if own_fault else f"{what}: {last_line(error)}"
         made_progress = (
             len(complete_steps(self.store.path, progress.run.id)) > progress.checkpoints_at_start
         )

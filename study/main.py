@@ -6,6 +6,7 @@ torch or ray.
 
 from __future__ import annotations
 
+import errno
 import importlib
 import sys
 
@@ -83,7 +84,8 @@ def main() -> None:
     except OSError as error:
         if debug:
             raise
-        click.echo(f"error: {error}", err=True)
+        full = "; free some space, then the same command again goes on"
+        click.echo(f"error: {error}{full if error.errno == errno.ENOSPC else ''}", err=True)
         sys.exit(1)
 
 
