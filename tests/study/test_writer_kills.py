@@ -113,7 +113,9 @@ def test_killed_at_random_moments_nothing_is_lost_or_doubled(tmp_path):
         process.start()
         theirs.close()
         assert ours.recv() == -1  # it has opened its writer
-        time.sleep(chance.uniform(0.0, 0.4))
+        # Counted in acknowledgements, so that a slow machine kills as late as a fast one.
+        acknowledged = max([acknowledged, *(ours.recv() for _ in range(chance.randrange(12)))])
+        time.sleep(chance.uniform(0.0, 0.05))
         process.kill()
         process.join()
         acknowledged = max([acknowledged, *received(ours)])
