@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from analysis.laws import PAPER_LAWS, Floats
+from study.errors import NotFoundError
 
 CURVES_FOLDER = "SPARSING_CURVES"
 """Environment variable: folder of the published measurements, as `0.8b_relu.json`."""
@@ -56,5 +57,8 @@ def published_curve(name: str, folder: Path | None = None) -> tuple[Floats, Floa
         folder = Path(given)
     if folder is None:
         return synthetic(name)
-    data = json.loads((folder / f"{name}.json").read_text("utf-8"))
+    file = folder / f"{name}.json"
+    if not file.is_file():
+        raise NotFoundError(f"no curve {file}; set or unset {CURVES_FOLDER}")
+    data = json.loads(file.read_text("utf-8"))
     return np.array(data["token_passed"], dtype=float), np.array(data["activation_ratio"])

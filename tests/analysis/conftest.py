@@ -1,12 +1,12 @@
 from __future__ import annotations
 
 import pytest
-from curves import measured_folder
+from curves import any_curve
 
-from analysis.paper import MEASURED, law_of, published_curve
+from analysis.paper import MEASURED, law_of
 
 
 @pytest.fixture(params=MEASURED)
 def curve(request: pytest.FixtureRequest):
     """(law, tokens, ratios) of each of the published curves; synthetic ones if not at hand."""
-    return law_of(request.param), *published_curve(request.param, measured_folder())
+    return law_of(request.param), *any_curve(request.param)
