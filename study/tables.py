@@ -94,12 +94,14 @@ TABLES: dict[str, Table] = {
         ),
         Table(
             name="sparsity",
-            version=1,
+            version=2,
             about="Activation ratios: one row per checkpoint, stage, domain and layer.",
             optional=frozenset(
                 {
                     "domain",
                     "layer",
+                    "activation_ratio_low",
+                    "activation_ratio_high",
                     "threshold",
                     "dense_loss",
                     "sparse_loss",
@@ -116,6 +118,11 @@ TABLES: dict[str, Table] = {
                 "domain": (_TEXT, "validation domain; null = the mixture, by weight"),
                 "layer": (pa.int32(), "layer from 0; null = mean over layers"),
                 "activation_ratio": (_F64, "active neurons / d_f, on the reporting half"),
+                "activation_ratio_low": (
+                    _F64,
+                    "95 % interval; bootstrap over sequences of both halves",
+                ),
+                "activation_ratio_high": (_F64, "upper end of the interval"),
                 "threshold": (_F64, "the layer's eps on ||n_i||; null for the mean over layers"),
                 "dense_loss": (_F64, "nats per token on the reporting half; null for one layer"),
                 "sparse_loss": (_F64, "with all layers sparse at once; null for one layer"),

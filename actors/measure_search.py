@@ -1,0 +1,302 @@
+"""Algorithm 1: the CETT value at which perplexity rises by p %, in few forwards (paper, App. A).
+
+Thresholds come from a dense forward over the choosing half. Each layer's CETT staircase is known
+exactly in a window around the thresholds needed (`kernels.crossing`), so that one pass serves
+all nearby CETT values; where a window lies is told by a few tokens walked in full. The CETT value
+is found by a safeguarded secant in log-log of (CETT, perplexity rise): roughly on a quarter of the
+sequences, then on all of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from actors.measure_interval import DRAWS, ThresholdDraws, cett_shifts, drawn_means, draws
+from actors.measure_model import Subject
+from actors.measure_tokens import PADDING, Sequences
+from kernels.activity import Cett
+from kernels.crossing import CettWindow
+
+LOWEST_CETT = 1e-4
+"""Where the search for the CETT value ends downwards; below it next to nothing is left out."""
+
+FIRST_CETT = 0.15
+"""First guess of a cold search."""
+
+FIRST_SLOPE = 2.0
+"""d log(PPL rise) / d log(CETT) before it is known: the loss is flat around the dense model."""
+
+SMALLEST_RISE = 1e-6
+"""Leaving out next to nothing can lower perplexity a little; below this a rise counts as none."""
+
+SAMPLE = 0.25
+"""Share of the sequences for the first, rough search."""
+
+PILOT_TOKENS = 256
+"""Tokens of the sample whose tails are walked in full, to tell where thresholds lie."""
+
+PILOT_POINTS = 512
+"""Points kept of a pilot's staircase."""
+
+WINDOW = 1.12
+"""A window reaches from its centre divided by this to its centre times this."""
+
+SHORTEST_CHORD = 0.1
+"""Two CETT values further apart than this in log tell the slope between them."""
+
+CLOSE = 0.02
+"""log(rise / wished rise) that is close enough for the last step to be taken along the slope."""
+
+
+@dataclass(kw_only=True)
+class Profile:
+    """What dense passes said about a checkpoint; small, worth keeping between measurements."""
+
+    pilot: list[tuple[np.ndarray, np.ndarray]]
+    """Each layer's contributions and CETT, roughly, both increasing."""
+    windows: list[CettWindow | None]
+    """Each layer's exact staircase, where it was needed so far."""
+    sample_losses: np.ndarray
+    """Dense losses of the sample's sequences."""
+    pilot_active: list[np.ndarray]
+    """Activation ratio at each of the pilot's contributions."""
+    dense_losses: np.ndarray | None = None
+    """Dense losses of all choosing sequences, once they were run."""
+
+
+class Probe:
+    """A checkpoint's model, and what its choosing half says about it."""
+
+    def __init__(self, subject: Subject, choose: Sequences, profile: Profile | None = None) -> None:
+        self.subject = subject
+        self.choose = choose
+        self.sample = choose.sample(SAMPLE)
+        self.profile = profile or self._look()
+
+    def rough_thresholds(self, cett: float) -> list[float]:
+        """eps of each layer, roughly, from the pilot."""
+        return [interpolate(cett, means, sizes) for sizes, means in self.profile.pilot]
+
+    def thresholds(self, cett: float) -> list[float]:
+        """eps of each layer: the exact crossing of `cett` on the choosing half."""
+        guesses = self.rough_thresholds(cett)
+        reach = [WINDOW] * len(guesses)
+        while True:
+            windows = self.profile.windows
+            found = [None if w is None else w.crossing(cett) for w in windows]
+            missing = [layer for layer, eps in enumerate(found) if eps is None]
+            if not missing:
+                return [eps for eps in found if eps is not None]
+            for layer in missing:
+                window = windows[layer]
+                if window is not None and window.low < guesses[layer] < window.high:
+                    reach[layer] **= 2
+                    guesses[layer] = window.low if window.base >= cett else window.high
+            self._open({layer: (guesses[layer], reach[layer]) for layer in missing}, cett)
+
+    def sparse_losses(self, cett: float) -> np.ndarray:
+        """Losses of the choosing sequences with all layers sparse at their exact thresholds."""
+        return self._losses_at(self.thresholds(cett), self.choose)
+
+    def dense_losses(self) -> np.ndarray:
+        """Dense losses of the choosing sequences."""
+        if self.profile.dense_losses is None:
+            self.profile.dense_losses = self.subject.losses(self.choose)
+        return self.profile.dense_losses
+
+    def rough_ratio(self, cett: float) -> float:
+        """PPL ratio on the sample, at rough thresholds."""
+        sparse = self._losses_at(self.rough_thresholds(cett), self.sample)
+        return math.exp(self.sample.mean(sparse - self.profile.sample_losses))
+
+    def cett_drawn(self, cett: float) -> np.ndarray:
+        """log(mean CETT of each bootstrap draw / CETT) of each layer: (layers, DRAWS)."""
+        rows = []
+        for window, eps in zip(self.profile.windows, self.thresholds(cett), strict=True):
+            assert window is not None
+            sums = window.cett_of_sequences(eps).numpy() / np.maximum(self.choose.weights, 1e-300)
+            means = drawn_means(self.choose, draws(self.choose), sums)
+            mean = self.choose.mean(sums)
+            rows.append(np.log(means / mean) if mean > 0 and means.min() > 0 else np.zeros(DRAWS))
+        return np.array(rows)
+
+    def threshold_draws(self, cett: float, shifts: np.ndarray | float) -> ThresholdDraws:
+        """How thresholds move with bootstrap draws; `shifts`: log of the CETT's own moves."""
+        slopes, densities = zip(
+            *(
+                interior(w, eps)
+                for w, eps in zip(self.profile.windows, self.thresholds(cett), strict=True)
+            ),
+            strict=True,
+        )
+        moved = (shifts - self.cett_drawn(cett)) / np.array(slopes)[:, None]
+        return ThresholdDraws(shifts=moved, densities=np.array(densities))
+
+    def _losses_at(self, thresholds: Sequence[float], sequences: Sequences) -> np.ndarray:
+        with self.subject.sparse([Cett(eps) for eps in thresholds]):
+            return self.subject.losses(sequences)
+
+    def _look(self) -> Profile:
+        """A dense pass over the sample, some tokens of which are walked in full."""
+        windows = {layer: CettWindow() for layer in range(len(self.subject.ffns))}
+        stride = max(1, math.ceil(self.sample.counts.sum() / PILOT_TOKENS))
+        losses = self._pass(self.sample, windows, stride)
+        curves = [w.curve(PILOT_POINTS) for w in windows.values()]
+        neurons = [ffn.w_out.in_features for ffn in self.subject.ffns]
+        return Profile(
+            pilot=[(sizes.double().numpy(), means.numpy()) for sizes, means in curves],
+            pilot_active=[
+                np.linspace(w.walked, min(w.walked, 1), len(sizes)) / max(1, w.tokens) / d_f
+                for w, d_f, (sizes, _) in zip(windows.values(), neurons, curves, strict=True)
+            ],
+            windows=[None] * len(windows),
+            sample_losses=losses,
+        )
+
+    def _open(self, wanted: dict[int, tuple[float, float]], cett: float) -> None:
+        """A dense pass that opens windows: layer -> (centre, factor to its edges)."""
+        opened = {
+            layer: CettWindow(
+                centre / reach,
+                centre * reach if centre else math.inf,
+                wanted=cett,
+                sequences=len(self.choose),
+            )
+            for layer, (centre, reach) in wanted.items()
+        }
+        self.profile.dense_losses = self._pass(self.choose, opened)
+        for layer, window in opened.items():
+            self.profile.windows[layer] = window
+
+    def _pass(
+        self, sequences: Sequences, windows: dict[int, CettWindow], stride: int = 1
+    ) -> np.ndarray:
+        """Dense losses; the windows take in every `stride`-th token."""
+
+        def visit(layer: int, batch: slice, _: Tensor, z: Tensor, out: Tensor) -> None:
+            if layer not in windows:
+                return
+            real = sequences.tokens[batch, 1:] != PADDING
+            weights = real * sequences.weights[batch, None]
+            owners = np.broadcast_to(np.arange(len(real))[:, None] + batch.start, real.shape)
+            # Whole weights on the pilot's tokens: it is of one cluster, and asks for no draws.
+            parts = (weights.ravel(), owners.ravel() if stride == 1 else np.zeros(real.size, int))
+            weight, owner = (torch.from_numpy(part[::stride].copy()).to(z.device) for part in parts)
+            windows[layer].update(
+                z.flatten(0, 1)[::stride],
+                out.flatten(0, 1)[::stride],
+                self.subject.ffns[layer].w_out.weight,
+                weight,
+                owner,
+            )
+
+        return self.subject.losses(sequences, visit)
+
+
+@dataclass(kw_only=True)
+class Found:
+    """The CETT value of one or more checkpoints."""
+
+    cett: float
+    slope: float = FIRST_SLOPE
+    """d log(PPL rise) / d log(CETT) there."""
+    shifts: np.ndarray = field(default_factory=lambda: np.zeros(DRAWS))
+    """log(CETT drawn / CETT) of the bootstrap, (DRAWS,)."""
+
+
+def search_cett(probes: Sequence[Probe], p_percent: float, guess: Found | None = None) -> Found:
+    """Algorithm 1: the CETT value at which the mean PPL ratio of the checkpoints is 1 + p %.
+
+    Args:
+        probes: the checkpoints, with the same choosing half.
+        p_percent: rise of perplexity.
+        guess: what was found for a neighbouring checkpoint; None: a cold start.
+
+    Returns:
+        The CETT value in [1e-4, 1]; 1 where even that raises perplexity by less than p %.
+    """
+    losses: list[np.ndarray] = []
+
+    def rough(log_cett: float) -> float:
+        ratio = float(np.mean([probe.rough_ratio(math.exp(log_cett)) for probe in probes]))
+        return excess(ratio - 1, p_percent)
+
+    def whole(log_cett: float) -> float:
+        losses[:] = [probe.sparse_losses(math.exp(log_cett)) for probe in probes]
+        rises = [
+            math.expm1(probe.choose.mean(sparse - probe.dense_losses()))
+            for probe, sparse in zip(probes, losses, strict=True)
+        ]
+        return excess(float(np.mean(rises)), p_percent)
+
+    if guess is None:
+        log_cett, slope = solve(rough, math.log(FIRST_CETT), FIRST_SLOPE, tolerance=0.1)
+    else:
+        log_cett, slope = math.log(guess.cett), guess.slope
+    log_cett, slope = solve(whole, log_cett, slope, tolerance=CLOSE)
+    found = Found(cett=math.exp(log_cett), slope=slope)
+    drawn = [probe.cett_drawn(found.cett) for probe in probes]
+    dense = [probe.dense_losses() for probe in probes]
+    found.shifts = cett_shifts(probes[0].choose, dense, losses, drawn, slope)
+    return found
+
+
+def excess(rise: float, p_percent: float) -> float:
+    """log of the PPL rise over the wished one."""
+    return math.log(max(rise, SMALLEST_RISE) / (p_percent / 100))
+
+
+def solve(
+    f: Callable[[float], float], start: float, slope: float, tolerance: float
+) -> tuple[float, float]:
+    """Where an increasing f crosses 0 in [log LOWEST_CETT, 0], by a safeguarded secant.
+
+    Returns:
+        The crossing, with the last step taken along the slope; the slope. An end of the range
+        where f does not cross 0 in it.
+    """
+    low, high = math.log(LOWEST_CETT), 0.0
+    under, over = -math.inf, math.inf
+    x, last = min(max(start, low), high), None
+    while True:
+        y = f(x)
+        under, over = (max(under, x), over) if y < 0 else (under, min(over, x))
+        # A short chord would measure the staircase, not the slope.
+        if last is None or abs(x - last[0]) >= SHORTEST_CHORD:
+            if last is not None:
+                slope = min(max((y - last[1]) / (x - last[0]), 1.0), 4.0)
+            last = (x, y)
+        following = x - min(max(y / slope, -1.0), 1.0)
+        if (x == high and y < 0) or (x == low and y >= 0) or over - under < 1e-3:
+            return x, slope
+        if abs(y) <= tolerance:
+            return min(max(following, low), high), slope
+        if not under < following < over:
+            following = (under + over) / 2
+        x = min(max(following, low), high)
+
+
+def interpolate(x: float, xs: np.ndarray, ys: np.ndarray) -> float:
+    """y at x in log-log between points that increase; at an end its value, none: 0."""
+    if not len(xs):
+        return 0.0
+    positive = xs > 0
+    if not positive.any():
+        return float(ys[0])
+    return float(np.exp(np.interp(math.log(x), np.log(xs[positive]), np.log(ys[positive]))))
+
+
+def interior(window: CettWindow | None, eps: float) -> tuple[float, float]:
+    """Around eps: d log(CETT) / d log(eps), and the share of neurons turning weak per log(eps)."""
+    assert window is not None
+    value, means, _ = window.steps()
+    if len(value) < 2 or value[-1] <= value[0] or means[-1] <= means[0] or means[0] <= 0:
+        return 1.0, 0.0
+    width = math.log(value[-1] / value[0])
+    return float((means[-1] / means[0]).log()) / width, len(value) / window.neurons / width

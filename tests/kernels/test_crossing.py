@@ -1,0 +1,170 @@
+"""The exact crossing, against sorting in float64; and what the naive ways get wrong."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kernels.activity import Cett, out_norms
+from kernels.crossing import CettWindow
+
+Layer = tuple[torch.Tensor, torch.Tensor]
+
+
+def layer(tokens: int, d_h: int, d_f: int, seed: int, relu: bool = True) -> Layer:
+    """Intermediates (tokens, d_f) with neurons of very different sizes, and W_out (d_h, d_f)."""
+    generator = torch.Generator().manual_seed(seed)
+    z = torch.randn(tokens, d_f, generator=generator) * torch.randn(d_f, generator=generator).exp()
+    return z.relu() if relu else z, torch.randn(d_h, d_f, generator=generator)
+
+
+def window_of(z: torch.Tensor, w_out: torch.Tensor, chunk: int = 10**6, **options) -> CettWindow:
+    window = CettWindow(**options)
+    for part in z.split(chunk):
+        weights, owner = torch.ones(len(part)), torch.zeros(len(part), dtype=torch.long)
+        window.update(part, part @ w_out.T, w_out, weights, owner)
+    return window
+
+
+def threshold(z: torch.Tensor, w_out: torch.Tensor, cett: float, chunk: int = 10**6) -> float:
+    found = window_of(z, w_out, chunk).crossing(cett)
+    assert found is not None
+    return found
+
+
+def by_sorting(z: torch.Tensor, w_out: torch.Tensor, cett: float) -> float:
+    """The first contribution at which the mean CETT passes: all of them, sorted, in float64."""
+    z, w_out = z.double(), w_out.double()
+    sizes, order = (z.abs() * w_out.norm(dim=0)).sort(-1)
+    vectors = z.gather(1, order).unsqueeze(-1) * w_out.T[order]
+    whole = (z @ w_out.T).norm(dim=-1, keepdim=True)
+    tails = torch.where(whole > 0, vectors.cumsum(1).norm(dim=-1) / whole, 0)
+    rises = tails.diff(prepend=torch.zeros(len(z), 1), dim=1)
+    positive = sizes > 0
+    values, order = sizes[positive].sort()
+    means = rises[positive][order].cumsum(0) / len(z)
+    return float(values[(means >= cett).nonzero()[0]])
+
+
+@given(seed=st.integers(0, 10**6), relu=st.booleans(), cett=st.floats(1e-3, 0.9))
+@settings(max_examples=30, deadline=None)
+def test_crossing_is_that_of_sorting(seed: int, relu: bool, cett: float) -> None:
+    z, w_out = layer(100, 8, 40, seed, relu)
+    assert threshold(z, w_out, cett) == pytest.approx(by_sorting(z, w_out, cett), rel=1e-4)
+
+
+@given(seed=st.integers(0, 10**6), cett=st.floats(0.01, 0.7), off=st.floats(0.91, 1.09))
+@settings(max_examples=30, deadline=None)
+def test_a_window_around_it_finds_the_same_crossing(seed: int, cett: float, off: float) -> None:
+    z, w_out = layer(100, 8, 40, seed)
+    whole = window_of(z, w_out)
+    centre = by_sorting(z, w_out, cett) * off
+    window = window_of(z, w_out, low=centre / 1.1, high=centre * 1.1)
+    assert window.crossing(cett) == pytest.approx(whole.crossing(cett), rel=1e-5)
+    assert window.walked < whole.walked / 3
+
+
+def test_a_crossing_outside_the_window_is_said_to_be_there() -> None:
+    z, w_out = layer(100, 8, 40, seed=0)
+    eps = threshold(z, w_out, 0.2)
+    assert window_of(z, w_out, low=eps * 1.1).crossing(0.2) is None
+    assert window_of(z, w_out, high=eps * 0.9).crossing(0.2) is None
+
+
+@given(seed=st.integers(0, 10**6), cett=st.floats(0.05, 0.6))
+@settings(max_examples=15, deadline=None)
+def test_held_steps_are_bounded_and_the_crossing_stays_exact(seed: int, cett: float) -> None:
+    z, w_out = layer(400, 8, 40, seed)
+    window = window_of(z, w_out, chunk=50, wanted=cett, most_steps=2000)
+    assert sum(len(value) for value, _, _ in window._parts) <= 2000
+    assert window.crossing(cett) == pytest.approx(threshold(z, w_out, cett), rel=1e-5)
+
+
+@given(seed=st.integers(0, 10**6), low=st.floats(1e-4, 1), high=st.floats(1e-4, 1))
+@settings(max_examples=30, deadline=None)
+def test_threshold_grows_with_cett(seed: int, low: float, high: float) -> None:
+    z, w_out = layer(32, 6, 20, seed)
+    low, high = sorted((low, high))
+    assert threshold(z, w_out, low) <= threshold(z, w_out, high)
+
+
+@given(seed=st.integers(0, 10**6), chunk=st.integers(1, 300))
+@settings(max_examples=20, deadline=None)
+def test_chunks_of_tokens_do_not_change_the_threshold(seed: int, chunk: int) -> None:
+    z, w_out = layer(300, 8, 30, seed)
+    assert threshold(z, w_out, 0.2, chunk) == pytest.approx(threshold(z, w_out, 0.2), rel=1e-5)
+
+
+def test_neurons_can_be_permuted_and_rescaled() -> None:
+    z, w_out = layer(100, 6, 30, seed=1)
+    order, scale = torch.randperm(30), torch.rand(30) + 0.5
+    expected = threshold(z, w_out, 0.2)
+    assert threshold(z[:, order], w_out[:, order], 0.2) == pytest.approx(expected, rel=1e-5)
+    assert threshold(z * scale, w_out / scale, 0.2) == pytest.approx(expected, rel=1e-5)
+
+
+def test_sequences_sum_to_the_mean() -> None:
+    z, w_out = layer(120, 6, 30, seed=2)
+    window = CettWindow(sequences=4)
+    window.update(z, z @ w_out.T, w_out, torch.ones(120), torch.arange(120) // 30)
+    eps = window.crossing(0.3)
+    assert eps is not None
+    assert 0.25 < float(window.cett_of_sequences(eps).sum()) / 120 <= 0.3
+
+
+def test_under_one_percent_active_neurons_are_still_pruned() -> None:
+    """A search range that ends at the 0.99 quantile of contributions, which is 0, finds 0."""
+    z = torch.zeros(50, 1000)
+    z[:, :3] = torch.tensor([1.0, 0.1, 0.01])
+    w_out = torch.eye(8, 1000)
+    assert float((z * out_norms(w_out)).quantile(0.99)) == 0
+    assert threshold(z, w_out, 0.05) == pytest.approx(0.1)
+
+
+def test_a_tiny_target_keeps_every_neuron_that_contributes() -> None:
+    """An index that is one before the first wraps around to the last, the naive way."""
+    z, w_out = layer(20, 6, 30, seed=0)
+    eps = threshold(z, w_out, 1e-9)
+    assert torch.equal(Cett(eps).active(z, z, out_norms(w_out)), z != 0)
+
+
+def test_a_target_beyond_reach_leaves_nothing() -> None:
+    z, w_out = layer(20, 6, 30, seed=0)
+    assert not Cett(threshold(z, w_out, 10.0)).active(z, z, out_norms(w_out)).any()
+
+
+def test_a_token_with_zero_output_has_nothing_to_truncate_and_is_counted() -> None:
+    """The naive mean of ratios is NaN as soon as there is one such token."""
+    z, w_out = layer(200, 6, 30, seed=0)
+    padded = torch.cat([z, torch.zeros(200, 30)])
+    window = window_of(padded, w_out)
+    assert window.zero_tokens == 200
+    assert window.crossing(0.1) == pytest.approx(threshold(z, w_out, 0.2), rel=1e-5)
+    assert math.isnan(float((padded.norm(dim=1) * 0 / padded.norm(dim=1)).mean()))
+
+
+def test_padding_counts_nowhere() -> None:
+    z, w_out = layer(100, 6, 30, seed=0)
+    junk = torch.cat([z, torch.full((50, 30), 7.0)])
+    weights = torch.cat([torch.ones(100), torch.zeros(50)])
+    window = CettWindow()
+    window.update(junk, junk @ w_out.T, w_out, weights, torch.zeros(150, dtype=torch.long))
+    assert window.tokens == 100
+    assert window.crossing(0.2) == pytest.approx(threshold(z, w_out, 0.2), rel=1e-5)
+    assert window_of(junk, w_out).crossing(0.2) != pytest.approx(window.crossing(0.2), rel=1e-3)
+
+
+def test_every_neuron_is_seen_whatever_d_f_is() -> None:
+    """Every 64th contribution of d_f = 64 is always neuron 0: the naive sample sees one size."""
+    z = torch.ones(40, 64) * torch.arange(1, 65)
+    w_out = torch.randn(16, 64, generator=torch.Generator().manual_seed(0))
+    assert len(z.flatten()[::64].unique()) == 1
+    assert threshold(z, w_out, 0.3) == pytest.approx(by_sorting(z, w_out, 0.3), rel=1e-4)
+
+
+def test_all_zero_activations_have_threshold_zero() -> None:
+    assert threshold(torch.zeros(4, 10), torch.ones(3, 10), 0.1) == 0.0
