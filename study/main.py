@@ -22,7 +22,6 @@ COMMANDS = {
     "query": "study.query_command:query",
     "doctor": "study.commands:doctor",
     "run": "actors.commands:run",
-    "measure": "actors.commands:measure",
     "data": "actors.data.commands:data",
     "laws": "analysis.commands:laws",
     "predict": "analysis.commands:predict",
