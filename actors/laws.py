@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from analysis.refit import refit
+from analysis.refit import Refitter
 from study.exporter import serve_metrics
 from study.store import StudyStore
 from study.version import code_version
@@ -13,6 +13,7 @@ class LawService:
 
     def __init__(self, study_path: str, metrics_port: int) -> None:
         self.store = StudyStore.open(".", study_path)
+        self._refitter = Refitter(self.store, code_version=code_version())
         self._server = serve_metrics(self.store, metrics_port)
 
     def metrics_port(self) -> int:
@@ -21,4 +22,4 @@ class LawService:
 
     def refit(self) -> int:
         """Refit the runs with new measurements; returns the number of fits appended."""
-        return refit(self.store, code_version=code_version())
+        return self._refitter.refit()

@@ -27,9 +27,9 @@ class Curve:
     tokens: list[int]
     activation_ratio: list[float]
 
-    def after(self, warmup_tokens: int) -> Curve:
-        """The curve without the points of the warm-up."""
-        kept = [i for i, tokens in enumerate(self.tokens) if tokens > warmup_tokens]
+    def between(self, warmup_tokens: int, stable_tokens: int) -> Curve:
+        """The curve without the points of the warm-up, and of the decay after `stable_tokens`."""
+        kept = [i for i, at in enumerate(self.tokens) if warmup_tokens < at <= stable_tokens]
         return Curve(
             run=self.run,
             stage=self.stage,
@@ -42,12 +42,12 @@ class Curve:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One law to fit to one curve, whose warm-up is left out already."""
+    """One law to fit to one curve, whose warm-up and decay are left out already."""
 
     curve: Curve
     law: str
     dropped: int
-    """Points of the warm-up."""
+    """Points of the warm-up and the decay."""
     code_version: str
 
 

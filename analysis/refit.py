@@ -59,7 +59,9 @@ class Refitter:
 
     def _jobs(self, run: Run, whole: Curve) -> list[Job]:
         """The fits that a run needs; none of a curve without two token counts."""
-        curve = whole.after(run.warmup_steps * run.batch_tokens)
+        curve = whole.between(
+            run.warmup_steps * run.batch_tokens, (run.steps - run.decay_steps) * run.batch_tokens
+        )
         if len(curve.tokens) < 2:
             return []
         wanted = laws_of(self._store.study, run)

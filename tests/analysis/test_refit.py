@@ -96,6 +96,20 @@ def test_warmup_is_not_fitted_and_the_row_repeats_the_fit(store) -> None:
     assert settings["loss"] == "least_squares"
 
 
+def test_the_decay_stage_is_not_fitted(tmp_path, store) -> None:
+    optimization = store.study.optimization.model_copy(update={"decay_tokens": 131_072})
+    decaying = StudyStore.create(
+        tmp_path, store.study.model_copy(update={"optimization": optimization})
+    )
+    relu, _ = plan_runs(decaying.study)
+    steps = list(range(32, 1025, 32))
+    measure(decaying, relu, steps)
+    assert refit(decaying, code_version="test") == 1
+    (row,) = newest_fits(decaying).to_dicts()
+    assert max(row["rows_tokens"]) == TOKENS - 131_072  # the last step of the stable stage
+    assert row["dropped"] == 2 + 4
+
+
 def test_final_stage_once_it_is_complete(store) -> None:
     relu, _ = plan_runs(store.study)
     steps = list(range(104, 1025, 104))
