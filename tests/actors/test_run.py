@@ -24,7 +24,7 @@ name: tiny
 axes:
   activation: [relu, silu]
   scale: [{d_h: 16, layers: 2, d_f: 40, heads: 2}]
-tokens: 48K
+tokens: 160K
 data:
   domains:
     code: {kind: python-stdlib, weight: 2}
@@ -209,7 +209,7 @@ def test_killed_and_run_again_it_gives_the_same_rows(
     started: tuple[subprocess.Popen, Path], undisturbed: Path, definition: Path
 ) -> None:
     process, store = started
-    wait_for_rows(store, 30, process)
+    wait_for_rows(store, 20, process)
     children = psutil.Process(process.pid).children(recursive=True)
     process.kill()
     psutil.wait_procs(children, timeout=30)
@@ -235,7 +235,7 @@ def test_a_lost_shard_is_replaced(
     started: tuple[subprocess.Popen, Path], undisturbed: Path
 ) -> None:
     process, store = started
-    wait_for_rows(store, 30, process)
+    wait_for_rows(store, 20, process)
     victims = [
         child
         for child in psutil.Process(process.pid).children(recursive=True)
