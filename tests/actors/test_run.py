@@ -261,7 +261,12 @@ def test_a_gang_of_two_gives_the_same_rows(
     assert done.returncode == 0, done.stderr
     states = StudyStore.open(tmp_path, "tiny").scan("runs").collect()
     assert set(states["world_size"]) == {2}
-    assert_same_study(tmp_path, undisturbed)
+    pair_steps, alone = steps_of(tmp_path), steps_of(undisturbed)
+    assert pair_steps.select("run", "step", "tokens").equals(alone.select("run", "step", "tokens"))
+    # Two shards add gradients in another order, and training amplifies rounding as it goes on.
+    for steps, tolerance in ((90, 1e-4), (10**6, 2e-2)):
+        ours, theirs = (frame.filter(pl.col("step") <= steps) for frame in (pair_steps, alone))
+        assert ours["loss"].to_list() == pytest.approx(theirs["loss"].to_list(), rel=tolerance)
 
 
 def test_more_shards_than_cpus_is_said_before_anything_starts(
