@@ -56,7 +56,7 @@ def rope(tokens: int, head_size: int, theta: float) -> tuple[Tensor, Tensor]:
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Apply rotary positions to (batch, heads, tokens, head_size); halves pair, as in LLaMA."""
+    """Apply rotary positions to (..., tokens, head_size); halves pair, as in LLaMA."""
     first, second = x.chunk(2, dim=-1)
     return x * cos + torch.cat((-second, first), dim=-1) * sin
 
@@ -74,8 +74,8 @@ class Attention(nn.Module):
         """(batch, tokens, d_h) -> (batch, tokens, d_h)."""
         batch, tokens, d_h = x.shape
         qkv = self.w_qkv(x).view(batch, tokens, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        q, k, v = rotate(qkv[0], cos, sin), rotate(qkv[1], cos, sin), qkv[2]
-        out = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+        q, k = rotate(qkv[:2], cos, sin)
+        out = functional.scaled_dot_product_attention(q, k, qkv[2], is_causal=True)
         return self.w_o(out.transpose(1, 2).reshape(batch, tokens, d_h))
 
 
@@ -92,8 +92,9 @@ class Layer(nn.Module):
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         """(batch, tokens, d_h) -> (batch, tokens, d_h)."""
-        x = x + self.residual_scale * self.attention(self.attention_norm(x), cos, sin)
-        return x + self.residual_scale * self.ffn(self.ffn_norm(x))
+        branch = self.attention(self.attention_norm(x), cos, sin)
+        x = torch.add(x, branch, alpha=self.residual_scale)
+        return torch.add(x, self.ffn(self.ffn_norm(x)), alpha=self.residual_scale)
 
 
 class Transformer(nn.Module):
