@@ -149,6 +149,10 @@ class Engine:
         if self.zero_stage == 0:
             # Here DeepSpeed clips too, but keeps the norm to itself.
             optimizer.register_step_pre_hook(lambda *_: self._clip(optimization.gradient_clip))
+        if self.zero_stage == 0 and world_size == 1:
+            # There is nobody to exchange gradients with; DeepSpeed would still copy them twice.
+            self.deepspeed.enable_backward_allreduce = False
+        self._parameters = list(self.model.parameters())
         self._grad_norm: Tensor | None = None
         self._groups = self.deepspeed.optimizer.param_groups
         self._reset_optimizer()
@@ -203,7 +207,7 @@ class Engine:
         self._set_adam_steps(steps)
 
     def _clip(self, max_norm: float) -> None:
-        self._grad_norm = clip_grad_norm_(self.model.parameters(), max_norm)
+        self._grad_norm = clip_grad_norm_(self._parameters, max_norm)
 
     def _full(self, parameter: Tensor, moment: str | None) -> Tensor:
         if self.zero_stage == 0:

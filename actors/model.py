@@ -49,16 +49,20 @@ class ModelConfig:
 
 
 def rope(tokens: int, head_size: int, theta: float) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of rotary positions 0..tokens-1, each (tokens, head_size), float32."""
+    """Cosines and sines of rotary positions 0..tokens-1, each (tokens, head_size), float32.
+
+    The sines of the first half are negative: there the other half's values are subtracted.
+    """
     frequencies = theta ** (-torch.arange(0, head_size, 2, dtype=torch.float64) / head_size)
-    angles = torch.outer(torch.arange(tokens, dtype=torch.float64), frequencies).repeat(1, 2)
-    return angles.cos().float(), angles.sin().float()
+    angles = torch.outer(torch.arange(tokens, dtype=torch.float64), frequencies)
+    sines = torch.cat((-angles.sin(), angles.sin()), dim=-1)
+    return angles.cos().repeat(1, 2).float(), sines.float()
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Apply rotary positions to (..., tokens, head_size); halves pair, as in LLaMA."""
     first, second = x.chunk(2, dim=-1)
-    return x * cos + torch.cat((-second, first), dim=-1) * sin
+    return x * cos + torch.cat((second, first), dim=-1) * sin
 
 
 class Attention(nn.Module):

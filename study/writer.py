@@ -71,7 +71,7 @@ class TableWriter:
         run: str,
         attempt: int,
         stream: str = "main",
-        commit_seconds: float = 0.5,
+        commit_seconds: float = 1.0,
         max_buffer_bytes: float = 64e6,
         patience_seconds: float = 60.0,
     ) -> None:
