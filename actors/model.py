@@ -77,8 +77,10 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         """(batch, tokens, d_h) -> (batch, tokens, d_h)."""
         batch, tokens, d_h = x.shape
-        qk, v = self.w_qkv(x).unflatten(2, (3 * self.heads, -1)).split(
-            (2 * self.heads, self.heads), dim=2
+        qk, v = (
+            self.w_qkv(x)
+            .unflatten(2, (3 * self.heads, -1))
+            .split((2 * self.heads, self.heads), dim=2)
         )
         q, k = rotate(qk.transpose(1, 2), cos, sin).chunk(2, dim=1)
         out = functional.scaled_dot_product_attention(q, k, v.transpose(1, 2), is_causal=True)
