@@ -153,7 +153,7 @@ def _with_limit_0(problem: Problem, shape: Floats, limit_shape: Floats, linear: 
 
 def dot(left: Floats, right: Floats) -> Floats:
     """Sum of products over the points: (..., n), (..., n) -> (...)."""
-    return np.einsum("...n,...n->...", left, right)
+    return np.vecdot(left, right)
 
 
 def bounds(law: Law) -> tuple[Floats, Floats]:
