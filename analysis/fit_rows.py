@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import signal
+from collections.abc import Generator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from json import dumps
 from multiprocessing import get_context
 from typing import Any
@@ -26,15 +28,14 @@ class Curve:
     step: int
     tokens: list[int]
     activation_ratio: list[float]
+    measured_at: datetime
+    """When its newest point was written."""
 
     def between(self, warmup_tokens: int, stable_tokens: int) -> Curve:
         """The curve without the points of the warm-up, and of the decay after `stable_tokens`."""
         kept = [i for i, at in enumerate(self.tokens) if warmup_tokens < at <= stable_tokens]
-        return Curve(
-            run=self.run,
-            stage=self.stage,
-            attempt=self.attempt,
-            step=self.step,
+        return replace(
+            self,
             tokens=[self.tokens[i] for i in kept],
             activation_ratio=[self.activation_ratio[i] for i in kept],
         )
@@ -51,15 +52,23 @@ class Job:
     code_version: str
 
 
-def fit_rows(jobs: list[Job]) -> Iterator[tuple[Job, dict[str, Any]]]:
-    """The row of the `fits` table for each job, in order."""
+def fit_rows(jobs: list[Job]) -> Generator[tuple[Job, dict[str, Any]]]:
+    """The row of the `fits` table for each job, in order; closing it leaves the others undone."""
     if len(jobs) < PARALLEL_FROM:
         for job in jobs:
             yield job, fit_row(job)
         return
     # Not by fork: the caller's threads, polars' and the store's among them, would hang in a copy.
-    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
+    pool = ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), _leave_interrupts_to_parent)
+    try:
         yield from zip(jobs, pool.map(fit_row, jobs, chunksize=8), strict=True)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _leave_interrupts_to_parent() -> None:
+    """Ctrl-C reaches all processes of a terminal; what it means is for the parent to say."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def fit_row(job: Job) -> dict[str, Any]:

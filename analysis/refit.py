@@ -1,18 +1,24 @@
 """Continuous refitting: fit what has new measurements, and nothing else.
 
 Reads a study's `sparsity` table, appends to its `fits` table. All that counts is in the store: a
-refit can stop at any moment, and the next one, by whomever, goes on from what is there.
+refit can stop at any moment, and the next one, by whomever, goes on from what is there. Several
+may follow one study (its run's law service, a `sparsing serve` beside it): they take turns by a
+lock on the study, and each reads again what another has fitted, so that nothing is fitted twice.
 """
 
 from __future__ import annotations
 
 import os
+import threading
+import time
+from contextlib import ExitStack, closing, suppress
 from itertools import groupby
 from typing import Any
 
 import polars as pl
 
 from analysis.fit_rows import Curve, Job, fit_rows
+from study.commits import stream_lock
 from study.definition import Study
 from study.plan import Run, plan_runs
 from study.store import StudyStore
@@ -24,8 +30,11 @@ LAW_OF_ACTIVATION = {"relu": "relu", "relu2": "relu", "silu": "silu", "gelu": "s
 """The paper's form for each activation: gates that are exactly zero fall, the others rise."""
 FEW_RUNS = 16
 """So many runs are read one by one; of more, the whole table."""
+TURN_SECONDS = 0.05
+"""How often a refitter asks whether another one has ended its turn."""
 
 Key = tuple[str, tuple[int, ...], tuple[float, ...]]
+Names = frozenset[str]
 
 
 def refit(store: StudyStore, *, code_version: str) -> int:
@@ -34,28 +43,122 @@ def refit(store: StudyStore, *, code_version: str) -> int:
 
 
 class Refitter:
-    """Refits a study again and again, and reads only what is new since it last looked."""
+    """Refits a study again and again, and reads only what is new since it last looked.
+
+    `refit` and `look` are for one thread at a time; `lag_seconds` and `stop` for any.
+    """
 
     def __init__(self, store: StudyStore, *, code_version: str) -> None:
         self._store, self._code_version = store, code_version
         self._runs = plan_runs(store.study)
-        self._seen: dict[str, frozenset[str]] = {}
-        self._fitted = _fitted_rows(store)
+        self._measured: dict[str, Names] = {}
+        self._fits: dict[str, Names] = {}
+        self._fitted: dict[tuple[str, str], Key] = {}
+        self._waiting: dict[str, list[Job]] = {}
+        self._has_looked = False
+        self._stopping = threading.Event()
 
     def refit(self) -> int:
-        """Fit every run whose curve changed since its newest fit; returns the fits appended."""
-        files = {run.id: _file_names(self._store, run.id) for run in self._runs}
-        changed = [
-            run for run in self._runs if files[run.id] != self._seen.get(run.id, frozenset())
-        ]
-        curves = read_curves(self._store, [run.id for run in changed]) if changed else {}
-        jobs = [
-            job for run in changed if run.id in curves for job in self._jobs(run, curves[run.id])
-        ]
-        for _, of_run in groupby(fit_rows(jobs), key=lambda done: done[0].curve.run):
-            self._append(list(of_run))
-        self._seen = files
-        return len(jobs)
+        """Fit every run whose curve changed since its newest fit; returns the fits appended.
+
+        While another refitter of the study is at work, this one waits for its end. Raises
+        StoreError when the store takes no rows.
+        """
+        if not self.look():
+            return 0
+        with ExitStack() as turn:
+            while not self._take(turn):
+                if self._stopping.wait(TURN_SECONDS):
+                    return 0
+            self.look()
+            return self._fit_waiting()
+
+    def look(self) -> bool:
+        """See what is new, and fit nothing; whether any curve has no fit yet."""
+        names = {run.id: self._names("sparsity", run.id) for run in self._runs}
+        changed = [run for run in self._runs if self._is_new(run.id, names[run.id])]
+        if changed:
+            ids = [run.id for run in changed]
+            self._read_fits(ids)
+            curves = read_curves(self._store, ids)
+            for run in changed:
+                self._measured[run.id] = names[run.id]
+                self._set_waiting(run, curves.get(run.id))
+        self._has_looked = True
+        return bool(self._waiting)
+
+    def lag_seconds(self) -> float | None:
+        """Age of the newest measurement that is in no fit yet, the largest of all runs; 0: all are.
+
+        Measurements that a fit would not use count only until they are looked at. None before the
+        first look.
+        """
+        if not self._has_looked:
+            return None
+        times = [jobs[0].curve.measured_at.timestamp() for jobs in list(self._waiting.values())]
+        for run in self._runs:
+            new = self._names("sparsity", run.id) - self._measured.get(run.id, Names())
+            folder = self._store.partition("sparsity", run.id)
+            with suppress(FileNotFoundError):
+                times += [max((folder / name).stat().st_mtime for name in new)] if new else []
+        now = time.time()
+        return max(0.0, now - min(times, default=now))
+
+    def stop(self) -> None:
+        """End a `refit` at work after the run at which it is."""
+        self._stopping.set()
+
+    def _take(self, turn: ExitStack) -> bool:
+        """Take the study's lock on refitting, until `turn` ends; False while another has it."""
+        with suppress(BlockingIOError):
+            turn.enter_context(stream_lock(self._store.path / ".writing" / "fits" / "turn.lock"))
+            return True
+        return False
+
+    def _fit_waiting(self) -> int:
+        jobs = [job for each in self._waiting.values() for job in each]
+        appended = 0
+        with closing(fit_rows(jobs)) as fitted:
+            for _, of_run in groupby(fitted, key=lambda done: done[0].curve.run):
+                appended += self._append(list(of_run))
+                if self._stopping.is_set():
+                    break
+        return appended
+
+    def _append(self, done: list[tuple[Job, dict[str, Any]]]) -> int:
+        curve = done[0][0].curve
+        with self._store.writer("fits", run=curve.run, attempt=curve.attempt) as writer:
+            for _, row in done:
+                writer.append(writer.next_seq, [row])
+        for job, _ in done:
+            self._fitted[curve.run, job.law] = key(curve)
+        self._fits[curve.run] = self._names("fits", curve.run)
+        del self._waiting[curve.run]
+        return len(done)
+
+    def _is_new(self, run: str, names: Names) -> bool:
+        """Whether a run has new measurements, or is waiting and has new fits."""
+        if names != self._measured.get(run, Names()):
+            return True
+        return run in self._waiting and self._names("fits", run) != self._fits[run]
+
+    def _read_fits(self, runs: list[str]) -> None:
+        """Know what has been fitted of some runs, by whomever."""
+        names = {run: self._names("fits", run) for run in runs}
+        changed = [run for run in runs if names[run] != self._fits.get(run, Names())]
+        if changed:
+            columns = ["run", "law", "stage", "rows_tokens", "rows_activation_ratio"]
+            newest = _newest(_scan(self._store, "fits", changed)).select(columns).collect()
+            for run, law, stage, tokens, ratios in newest.iter_rows():
+                self._fitted[run, law] = (stage, tuple(tokens), tuple(ratios))
+        self._fits |= names
+
+    def _set_waiting(self, run: Run, curve: Curve | None) -> None:
+        jobs = self._jobs(run, curve) if curve else []
+        if jobs:
+            self._waiting[run.id] = jobs
+        else:
+            self._waiting.pop(run.id, None)
 
     def _jobs(self, run: Run, whole: Curve) -> list[Job]:
         """The fits that a run needs; none of a curve without two token counts."""
@@ -72,21 +175,12 @@ class Refitter:
             if self._fitted.get((run.id, law)) != key(curve)
         ]
 
-    def _append(self, done: list[tuple[Job, dict[str, Any]]]) -> None:
-        curve = done[0][0].curve
-        with self._store.writer("fits", run=curve.run, attempt=curve.attempt) as writer:
-            for _, row in done:
-                writer.append(writer.next_seq, [row])
-        for job, _ in done:
-            self._fitted[curve.run, job.law] = key(curve)
-
-
-def _file_names(store: StudyStore, run: str) -> frozenset[str]:
-    """What lies in a run's folder of the `sparsity` table; files never change, so names tell."""
-    try:
-        return frozenset(os.listdir(store.partition("sparsity", run)))
-    except FileNotFoundError:
-        return frozenset()
+    def _names(self, table: str, run: str) -> Names:
+        """What lies in a run's folder of a table; files never change, so names tell."""
+        try:
+            return frozenset(os.listdir(self._store.partition(table, run)))
+        except FileNotFoundError:
+            return Names()
 
 
 def laws_of(study: Study, run: Run) -> list[str]:
@@ -99,7 +193,7 @@ def laws_of(study: Study, run: Run) -> list[str]:
 def read_curves(store: StudyStore, runs: list[str] | None = None) -> dict[str, Curve]:
     """The measured curve of each run, or of `runs`; stage `final` where all live points have it."""
     rows = (
-        _scan(store, runs)
+        _scan(store, "sparsity", runs)
         .filter(
             (pl.col("metric") == METRIC)
             & pl.col("domain").is_null()
@@ -109,7 +203,12 @@ def read_curves(store: StudyStore, runs: list[str] | None = None) -> dict[str, C
         .unique(["run", "stage", "tokens"], keep="last", maintain_order=True)
         .sort("run", "tokens")
         .group_by("run", "stage", maintain_order=True)
-        .agg("tokens", "activation_ratio", pl.col("attempt", "step").max())
+        .agg(
+            "tokens",
+            "activation_ratio",
+            pl.col("attempt", "step").max(),
+            pl.col("written_at").max().alias("measured_at"),
+        )
         .collect()
     )
     found: dict[str, dict[str, Curve]] = {}
@@ -118,12 +217,12 @@ def read_curves(store: StudyStore, runs: list[str] | None = None) -> dict[str, C
     return {run: _chosen(**stages) for run, stages in found.items()}
 
 
-def _scan(store: StudyStore, runs: list[str] | None) -> pl.LazyFrame:
+def _scan(store: StudyStore, table: str, runs: list[str] | None) -> pl.LazyFrame:
     if runs is None:
-        return store.scan("sparsity")
+        return store.scan(table)
     if len(runs) > FEW_RUNS:
-        return store.scan("sparsity").filter(pl.col("run").is_in(runs))
-    return pl.concat([store.scan("sparsity", run) for run in runs])
+        return store.scan(table).filter(pl.col("run").is_in(runs))
+    return pl.concat([store.scan(table, run) for run in runs])
 
 
 def _chosen(*, live: Curve | None = None, final: Curve | None = None) -> Curve:
@@ -139,19 +238,13 @@ def key(curve: Curve) -> Key:
     return curve.stage, tuple(curve.tokens), tuple(curve.activation_ratio)
 
 
-def _fitted_rows(store: StudyStore) -> dict[tuple[str, str], Key]:
-    """For each run and law, the key of the curve in its newest fit."""
-    columns = ["run", "law", "stage", "rows_tokens", "rows_activation_ratio"]
-    newest = newest_fits(store).select(columns)
-    return {
-        (run, law): (stage, tuple(tokens), tuple(ratios))
-        for run, law, stage, tokens, ratios in newest.iter_rows()
-    }
-
-
-def newest_fits(store: StudyStore) -> pl.DataFrame:
-    """The newest row of the `fits` table for each run and law, in the order of the plan."""
-    rows = store.scan("fits").unique(["run", "law"], keep="last", maintain_order=True).collect()
+def newest_fits(store: StudyStore, run: str | None = None) -> pl.DataFrame:
+    """The newest row of the `fits` table for each run and law, or of `run`, in the plan's order."""
     order = {run.id: i for i, run in enumerate(plan_runs(store.study))}
     position = pl.col("run").replace_strict(order, default=len(order), return_dtype=pl.Int64)
-    return rows.sort(position, "law")
+    return _newest(store.scan("fits", run)).collect().sort(position, "law")
+
+
+def _newest(rows: pl.LazyFrame) -> pl.LazyFrame:
+    """The last of each run and law: all fits are in one stream, in the order of their turns."""
+    return rows.unique(["run", "law"], keep="last", maintain_order=True)

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import polars as pl
 import pytest
 
 from analysis.fit_rows import Job, fit_rows
@@ -165,3 +168,97 @@ def test_many_fits_on_all_cores_are_the_same_fits(store, monkeypatch) -> None:
     together = [row for _, row in fit_rows(jobs)]
     for one, other in zip(alone, together, strict=True):
         assert one | {"fit_seconds": 0} == other | {"fit_seconds": 0}
+
+
+def test_two_refitters_fit_each_state_of_a_curve_once(store) -> None:
+    runs = plan_runs(store.study)
+    refitters = [Refitter(store, code_version=name) for name in ("one", "other")]
+    measured = threading.Event()
+
+    def follow(refitter: Refitter) -> int:
+        fits = 0
+        while not measured.is_set():
+            fits += refitter.refit()
+        return fits + refitter.refit()
+
+    with ThreadPoolExecutor(2) as pool:
+        following = [pool.submit(follow, each) for each in refitters]
+        for step in range(104, 1025, 104):
+            for run in runs:
+                measure(store, run, [step])
+        measured.set()
+        fits = [each.result(timeout=60) for each in following]
+    rows = store.scan("fits").collect()
+    states = rows.select("run", "law", "stage", pl.col("rows_tokens").cast(pl.List(pl.String)))
+    assert rows.height == sum(fits)
+    assert states.with_columns(pl.col("rows_tokens").list.join(" ")).is_unique().all()
+    assert newest_fits(store)["points"].to_list() == [9, 9]
+    assert not any(refitter.look() for refitter in refitters)
+
+
+def test_a_refitter_waits_for_the_one_at_work_and_fits_nothing_again(store, monkeypatch) -> None:
+    relu, _ = plan_runs(store.study)
+    measure(store, relu, list(range(104, 1025, 104)))
+    refitters = [Refitter(store, code_version=name) for name in ("one", "other")]
+    both_looked, turns = threading.Barrier(2), []
+
+    def append(refitter: Refitter, done: list) -> int:
+        turns.append(refitter)
+        return real_append(refitter, done)
+
+    def look(refitter: Refitter) -> bool:
+        waiting = real_look(refitter)
+        if refitter not in looked:
+            looked.append(refitter)
+            both_looked.wait(timeout=30)
+        return waiting
+
+    looked: list[Refitter] = []
+    real_append, real_look = Refitter._append, Refitter.look
+    monkeypatch.setattr(Refitter, "_append", append)
+    monkeypatch.setattr(Refitter, "look", look)
+    with ThreadPoolExecutor(2) as pool:
+        fits = list(pool.map(lambda refitter: refitter.refit(), refitters))
+    assert sorted(fits) == [0, 1]
+    assert len(turns) == 1
+
+
+def test_the_lag_is_the_age_of_what_no_fit_has_seen(store) -> None:
+    relu, _ = plan_runs(store.study)
+    refitter = Refitter(store, code_version="test")
+    assert refitter.lag_seconds() is None
+    assert not refitter.look()
+    assert refitter.lag_seconds() == 0
+    measure(store, relu, [32])
+    unseen = refitter.lag_seconds()
+    assert unseen is not None
+    assert 0 < unseen < 60
+    assert not refitter.look()  # inside the warm-up, and alone: no fit would use it
+    assert refitter.lag_seconds() == 0
+    measure(store, relu, [104, 208])
+    assert refitter.look()
+    waiting = refitter.lag_seconds()
+    assert waiting is not None
+    assert 0 < waiting < 60
+    refitter.refit()
+    assert refitter.lag_seconds() == 0
+
+
+def test_who_only_looks_sees_what_others_fitted(store) -> None:
+    relu, _ = plan_runs(store.study)
+    watching = Refitter(store, code_version="test")
+    measure(store, relu, [104, 208])
+    assert watching.look()
+    assert watching.look()
+    assert refit(store, code_version="test") == 1
+    assert not watching.look()
+    assert watching.lag_seconds() == 0
+
+
+def test_a_stopped_refitter_leaves_the_rest_to_the_next(store) -> None:
+    for run in plan_runs(store.study):
+        measure(store, run, [104, 208])
+    stopped = Refitter(store, code_version="test")
+    stopped.stop()
+    assert stopped.refit() == 1
+    assert refit(store, code_version="test") == 1
