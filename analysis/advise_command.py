@@ -1,0 +1,114 @@
+"""The command `sparsing advise`: stop, extend, or what to run next, and why."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from analysis.advice import Advice, advise
+from analysis.run_advice import RunAdvice
+from analysis.tables import aligned
+from study.errors import DefinitionError
+from study.options import store_option
+from study.store import StudyStore
+from study.units import count_text, hours_text
+from study.values import parse_count
+
+MEANING = {
+    "stop": "can stop: more tokens are not needed",
+    "done": "done: ended, and known precisely enough",
+    "extend": "must go on",
+    "cannot say": "cannot say",
+}
+
+
+@click.command("advise")
+@click.argument("study")
+@store_option
+@click.option(
+    "--precision",
+    default=0.1,
+    show_default=True,
+    help="Wished half width of the 95 % interval, relative to the value.",
+)
+@click.option("--absolute", is_flag=True, help="--precision is in the quantity's own unit.")
+@click.option("--tokens", help="Wish for the activation ratio at so many tokens, as 8e11 or 800B.")
+@click.option("--ratio", type=float, help="Wish for the tokens to this activation ratio.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+def advise_command(
+    study: str,
+    root: str,
+    precision: float,
+    absolute: bool,
+    tokens: str | None,
+    ratio: float | None,
+    as_json: bool,
+) -> None:
+    """Say which runs of STUDY can stop, which must go on, and what to run next; and why.
+
+    A run can stop when its limit, or the quantity of --tokens or --ratio, is known to --precision
+    by its law, and no law that fits as well says otherwise. Changes nothing.
+
+    \b
+    Example:
+      sparsing advise quickstart
+      sparsing advise quickstart --precision 0.005 --absolute
+      sparsing advise quickstart --tokens 8e11
+      sparsing advise quickstart --ratio 0.07 --precision 0.2 --json
+    """
+    store = StudyStore.open(root, study)
+    advice = advise(
+        store,
+        precision=precision,
+        absolute=absolute,
+        tokens=None if tokens is None else _count(tokens),
+        ratio=ratio,
+        progress=lambda run: click.echo(f"advising on {run}", err=True),
+    )
+    if as_json:
+        click.echo(json.dumps(advice.as_dict(), indent=2))
+    else:
+        click.echo(_text(advice))
+
+
+def _count(text: str) -> int:
+    tokens = parse_count(text)
+    if not isinstance(tokens, int) or tokens <= 0:
+        raise DefinitionError(f"--tokens {text}: a count above 0 is needed, as 8e11 or 800B")
+    return tokens
+
+
+def _text(advice: Advice) -> str:
+    wish = advice.wish
+    lines = [f"study {advice.study}: wished is {wish.name}, known to {wish.precision_text}"]
+    for verdict, meaning in MEANING.items():
+        runs = [each for each in advice.runs if each.verdict == verdict]
+        if runs:
+            lines += ["", meaning, *(line for each in runs for line in _sentences(each))]
+    if advice.runs:
+        lines += ["", _costs(advice)]
+    else:
+        lines += ["", "no run has started"]
+    return "\n".join(lines)
+
+
+def _sentences(each: RunAdvice) -> list[str]:
+    return [f"  {each.run}: {each.reason}", *(f"      {note}" for note in each.notes)]
+
+
+def _costs(advice: Advice) -> str:
+    head = ("run", "verdict", "tokens", "planned", "extend to", "A800 hours", "saved")
+    rows = [
+        (
+            each.run,
+            each.verdict,
+            count_text(each.tokens),
+            count_text(each.tokens_planned),
+            "-" if each.to_tokens is None else count_text(each.to_tokens),
+            "-" if each.gpu_hours is None else hours_text(each.gpu_hours),
+            "-" if each.saved_gpu_hours is None else hours_text(each.saved_gpu_hours),
+        )
+        for each in advice.runs
+    ]
+    return aligned([head, *rows])
