@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 
-def at_least(values: Tensor, threshold: float) -> Tensor:
+def at_least(values: Tensor, threshold: float | Tensor) -> Tensor:
     """values >= threshold, in float32: (..., d_f) -> bool (..., d_f)."""
     return values.float() >= threshold
 
