@@ -28,8 +28,6 @@ __all__ = ["METRIC", "Curve", "Refitter", "newest_fits", "read_curves", "refit"]
 METRIC = "cett_ppl"
 LAW_OF_ACTIVATION = {"relu": "relu", "relu2": "relu", "silu": "silu", "gelu": "silu"}
 """The paper's form for each activation: gates that are exactly zero fall, the others rise."""
-FEW_RUNS = 16
-"""So many runs are read one by one; of more, the whole table."""
 TURN_SECONDS = 0.05
 """How often a refitter asks whether another one has ended its turn."""
 
@@ -148,7 +146,7 @@ class Refitter:
         changed = [run for run in runs if names[run] != self._fits.get(run, Names())]
         if changed:
             columns = ["run", "law", "stage", "rows_tokens", "rows_activation_ratio"]
-            newest = _newest(_scan(self._store, "fits", changed)).select(columns).collect()
+            newest = _newest(self._store.scan("fits", changed)).select(columns).collect()
             for run, law, stage, tokens, ratios in newest.iter_rows():
                 self._fitted[run, law] = (stage, tuple(tokens), tuple(ratios))
         self._fits |= names
@@ -193,7 +191,7 @@ def laws_of(study: Study, run: Run) -> list[str]:
 def read_curves(store: StudyStore, runs: list[str] | None = None) -> dict[str, Curve]:
     """The measured curve of each run, or of `runs`; stage `final` where all live points have it."""
     rows = (
-        _scan(store, "sparsity", runs)
+        store.scan("sparsity", runs)
         .filter(
             (pl.col("metric") == METRIC)
             & pl.col("domain").is_null()
@@ -215,14 +213,6 @@ def read_curves(store: StudyStore, runs: list[str] | None = None) -> dict[str, C
     for row in rows.iter_rows(named=True):
         found.setdefault(row["run"], {})[row["stage"]] = Curve(**row)
     return {run: _chosen(**stages) for run, stages in found.items()}
-
-
-def _scan(store: StudyStore, table: str, runs: list[str] | None) -> pl.LazyFrame:
-    if runs is None:
-        return store.scan(table)
-    if len(runs) > FEW_RUNS:
-        return store.scan(table).filter(pl.col("run").is_in(runs))
-    return pl.concat([store.scan(table, run) for run in runs])
 
 
 def _chosen(*, live: Curve | None = None, final: Curve | None = None) -> Curve:

@@ -10,6 +10,7 @@ from typing import Any
 
 import polars as pl
 
+from study.by_run import ByRun
 from study.plan import Run, plan_runs
 from study.store import StudyStore
 
@@ -91,19 +92,8 @@ class StudyStatus:
 
     @classmethod
     def read(cls, store: StudyStore) -> StudyStatus:
-        """What the store says now."""
-        parts = {
-            "states": _states(store),
-            "steps": _steps(store),
-            "checkpoints": _checkpoints(store),
-            "measured": _measured(store),
-            "fits": _fits(store),
-        }
-        runs = [
-            _run_status(run, {name: rows.get(run.id, {}) for name, rows in parts.items()})
-            for run in plan_runs(store.study)
-        ]
-        return cls(study_id=store.study_id, runs=tuple(runs))
+        """What the store says now; who asks again and again keeps a StatusReader."""
+        return StatusReader(store).read()
 
     @property
     def states(self) -> dict[str, int]:
@@ -120,6 +110,41 @@ class StudyStatus:
         """Plain values, for programs."""
         runs = [run.as_json() for run in self.runs]
         return {"study": self.study_id, "states": self.states, "runs": runs}
+
+    def summary(self) -> dict[str, Any]:
+        """The study in one row of plain values."""
+        ages = [run.age_seconds for run in self.runs if run.age_seconds is not None]
+        return {
+            "study": self.study_id,
+            "runs": len(self.runs),
+            "states": self.states,
+            "tokens": sum(run.tokens for run in self.runs),
+            "tokens_planned": sum(run.run.tokens for run in self.runs),
+            "age_seconds": min(ages, default=None),
+        }
+
+
+class StatusReader:
+    """Reads how a study stands again and again, and from the store only what is new."""
+
+    def __init__(self, store: StudyStore) -> None:
+        self._study_id, self._runs = store.study_id, plan_runs(store.study)
+        self._parts = {
+            "states": ByRun(store, "runs", _states),
+            "steps": ByRun(store, "steps", _steps, newest=True),
+            "checkpoints": ByRun(store, "checkpoints", _checkpoints),
+            "measured": ByRun(store, "sparsity", _measured),
+            "fits": ByRun(store, "fits", _fits),
+        }
+
+    def read(self) -> StudyStatus:
+        """What the store says now."""
+        parts = {name: part.now() for name, part in self._parts.items()}
+        runs = [
+            _run_status(run, {name: rows.get(run.id, {}) for name, rows in parts.items()})
+            for run in self._runs
+        ]
+        return StudyStatus(study_id=self._study_id, runs=tuple(runs))
 
 
 def _run_status(run: Run, parts: Rows) -> RunStatus:
@@ -156,32 +181,31 @@ def _by_run(frame: pl.LazyFrame) -> Rows:
     return {row["run"]: row for row in frame.collect().iter_rows(named=True)}
 
 
-def _states(store: StudyStore) -> Rows:
+def _states(rows: pl.LazyFrame) -> Rows:
     """The newest change of state; device and attempt of the newest row that has one."""
-    ordered = store.scan("runs").sort("written_at", maintain_order=True)
+    ordered = rows.sort("written_at", maintain_order=True)
     newest = [pl.col("state", "reason", "written_at").last(), pl.col("attempt").max()]
     return _by_run(ordered.group_by("run").agg(*newest, pl.col("device").drop_nulls().last()))
 
 
-def _steps(store: StudyStore) -> Rows:
-    ordered = store.scan("steps", newest=True).sort("step")
+def _steps(rows: pl.LazyFrame) -> Rows:
     newest = pl.col("tokens", "loss", "learning_rate", "written_at").last()
     speed = pl.col("tokens_per_second").tail(SPEED_ROWS).median().alias("speed")
-    return _by_run(ordered.group_by("run").agg(newest, speed))
+    return _by_run(rows.sort("step").group_by("run").agg(newest, speed))
 
 
-def _checkpoints(store: StudyStore) -> Rows:
+def _checkpoints(rows: pl.LazyFrame) -> Rows:
     count = pl.col("step").n_unique().alias("count")
-    return _by_run(store.scan("checkpoints").group_by("run").agg(count, pl.col("written_at").max()))
+    return _by_run(rows.group_by("run").agg(count, pl.col("written_at").max()))
 
 
-def _measured(store: StudyStore) -> Rows:
-    means = store.scan("sparsity").filter(pl.col("layer").is_null(), pl.col("domain").is_null())
+def _measured(rows: pl.LazyFrame) -> Rows:
+    means = rows.filter(pl.col("layer").is_null(), pl.col("domain").is_null())
     ordered = means.sort(pl.col("stage") == "final", "step", maintain_order=True)
     newest = pl.col("activation_ratio", "stage", "tokens").last()
     return _by_run(ordered.group_by("run").agg(newest, pl.col("written_at").max()))
 
 
-def _fits(store: StudyStore) -> Rows:
+def _fits(rows: pl.LazyFrame) -> Rows:
     columns = ["law", "limit_activation_ratio", "limit_low", "limit_high", "mse", "written_at"]
-    return _by_run(store.scan("fits").group_by("run").agg(pl.col(columns).last()))
+    return _by_run(rows.group_by("run").agg(pl.col(columns).last()))

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from study.errors import RunsFailedError, SparsingError
 from study.options import store_option
-from study.status import StudyStatus
+from study.status import StatusReader, StudyStatus
 from study.status_view import duration_text, events, status_table
 from study.store import StudyStore, list_studies
 
@@ -100,7 +100,8 @@ def _console(terminal: bool, stderr: bool = False) -> Console:
 
 
 def _until_ended(store: StudyStore, interval_seconds: float) -> Iterator[StudyStatus]:
-    while not (now := StudyStatus.read(store)).ended:
+    reader = StatusReader(store)
+    while not (now := reader.read()).ended:
         yield now
         time.sleep(interval_seconds)
     yield now
@@ -109,12 +110,13 @@ def _until_ended(store: StudyStore, interval_seconds: float) -> Iterator[StudySt
 def _until(
     store: StudyStore, until: Callable[[], bool], interval_seconds: float
 ) -> Iterator[StudyStatus]:
+    reader = StatusReader(store)
     while not until():
-        yield StudyStatus.read(store)
+        yield reader.read()
         due = time.monotonic() + interval_seconds
         while time.monotonic() < due and not until():
             time.sleep(POLL_SECONDS)
-    yield StudyStatus.read(store)
+    yield reader.read()
 
 
 def _show(looks: Iterable[StudyStatus], console: Console) -> StudyStatus:
@@ -148,18 +150,9 @@ def _list_studies(root: str, as_json: bool) -> None:
 def _summary(root: str, study_id: str) -> dict:
     """A study in one row; `error` where it cannot be read, which must not hide the others."""
     try:
-        now = StudyStatus.read(StudyStore.open(root, study_id))
+        return StudyStatus.read(StudyStore.open(root, study_id)).summary()
     except SparsingError as error:
         return {"study": study_id, "error": str(error)}
-    ages = [run.age_seconds for run in now.runs if run.age_seconds is not None]
-    return {
-        "study": study_id,
-        "runs": len(now.runs),
-        "states": now.states,
-        "tokens": sum(run.tokens for run in now.runs),
-        "tokens_planned": sum(run.run.tokens for run in now.runs),
-        "age_seconds": min(ages, default=None),
-    }
 
 
 def _studies_table(found: list[dict]) -> Table:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,15 +85,23 @@ class StudyStore:
         """Ids of the runs that have rows in a table, sorted."""
         return [run for run in self._partitions(table) if self._data_files(table, run)]
 
+    def changed_ns(self, table: str) -> dict[str, int]:
+        """When each run's folder of a table got its newest file, in nanoseconds since 1970."""
+        runs = self._partitions(table)
+        return {run: self.partition(table, run).stat().st_mtime_ns for run in runs}
+
     def _partitions(self, table: str) -> list[str]:
         folder = self.path / "tables" / _table(table).name
         names = sorted(os.listdir(folder)) if folder.is_dir() else []
         runs = [name.removeprefix("run=") for name in names if name.startswith("run=")]
         return [run for run in runs if commits.IDENTIFIER.fullmatch(run)]
 
-    def _data_files(self, table: str, run: str | None = None, newest: bool = False) -> list[Path]:
+    def _data_files(
+        self, table: str, run: str | Sequence[str] | None = None, newest: bool = False
+    ) -> list[Path]:
         paths: list[Path] = []
-        for each in [run] if run is not None else self._partitions(table):
+        runs = self._partitions(table) if run is None else [run] if isinstance(run, str) else run
+        for each in runs:
             folder = self.partition(table, each)
             files = commits.list_data_files(folder)
             if newest:
@@ -100,8 +109,10 @@ class StudyStore:
             paths += [folder / file.name for file in files]
         return paths
 
-    def scan(self, table: str, run: str | None = None, newest: bool = False) -> pl.LazyFrame:
-        """A table as it is now, or one run of it, in the table's declared schema.
+    def scan(
+        self, table: str, run: str | Sequence[str] | None = None, newest: bool = False
+    ) -> pl.LazyFrame:
+        """A table as it is now, or one run or some of it, in the table's declared schema.
 
         Rows are in the order of run, stream and sequence number. A column that a file of an older
         version lacks is null; one that only a newer version has is left out. `newest` reads only
