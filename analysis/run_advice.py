@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass
 from math import isfinite
 from typing import Any, Literal
 
-from analysis.comparison import CURVE_LAWS, UNDECIDED, law_criteria, undecided
+from analysis.agreement import disagreement, precise_enough
+from analysis.comparison import UNDECIDED, undecided
 from analysis.extension import FARTHEST, Needed, further_checkpoints, tokens_needed
 from analysis.fit import Fit
 from analysis.fitting import fit_curve
-from analysis.points import BILLION
 from analysis.wish import Estimate, Wish
 from study.definition import Study
 from study.plan import Cost
@@ -100,7 +100,7 @@ def advise_run(case: Case, fit: Fit) -> RunAdvice:
     rivals = [law for law in undecided(json.loads(case.row["criteria"])) if law != fit.law]
     if not fit.trend:
         return _advice(case, fit, estimate, rivals, "cannot say", "; ".join(fit.warnings))
-    if not _enough(wish, fit, rivals):
+    if not precise_enough(wish, fit, rivals):
         return _extension(case, fit, estimate, rivals)
     known = _known(wish, estimate)
     if case.status.ended or case.trained >= case.cost.run.tokens:
@@ -125,11 +125,11 @@ def without_fit(case: Case) -> RunAdvice:
 def _extension(case: Case, fit: Fit, estimate: Estimate, rivals: list[str]) -> RunAdvice:
     wish, planned = case.wish, case.cost.run.tokens
     further = further_checkpoints(case.study, case.cost.run, float(case.row["tokens"]))
-    needed = tokens_needed(fit, lambda longer: _enough(wish, longer, rivals), further)
+    needed = tokens_needed(fit, lambda longer: precise_enough(wish, longer, rivals), further)
     goal = wish.precision_text
     now = _known(wish, estimate)
     if wish.miss(estimate) <= 1:
-        now += f" by the {fit.law} law, but {_disagreement(wish, fit, rivals)}"
+        now += f" by the {fit.law} law, but {disagreement(wish, fit, rivals)}"
         goal = "a decision between them"
     if needed.tokens is None:
         why = f"{now}; {goal} is not expected within {FARTHEST} times the plan"
@@ -194,35 +194,6 @@ def _known(wish: Wish, estimate: Estimate) -> str:
 def _span(needed: Needed) -> str:
     low, high = (None if at is None else count_text(at) for at in (needed.low, needed.high))
     return f"{low} to {high or 'open'}"
-
-
-def _enough(wish: Wish, fit: Fit, rivals: list[str]) -> bool:
-    """Whether the quantity is precise enough, and no rival that fits as well says otherwise."""
-    return wish.miss(wish.of(fit)) <= 1 and _disagreement(wish, fit, rivals) is None
-
-
-def _disagreement(wish: Wish, fit: Fit, rivals: list[str]) -> str | None:
-    """What a rival that fits as well, or better, says else; None where there is none."""
-    estimate = wish.of(fit)
-    for law in rivals:
-        other = wish.of(_refitted(fit, law))
-        if not wish.agree(estimate, other) and not _worse(fit, law):
-            says = "has none" if other.value is None else f"gives {wish.text(other.value)}"
-            says = "says never" if other.verdict == "never" else says
-            return f"the {law} law, which fits as well, {says}"
-    return None
-
-
-def _refitted(fit: Fit, law: str) -> Fit:
-    points = fit.points
-    tokens = points.tokens * BILLION
-    return fit_curve(tokens, points.values, law=law, weights=points.weights, drop=0)
-
-
-def _worse(fit: Fit, rival: str) -> bool:
-    """Whether the AICc tells a rival to be worse than the fit's own law."""
-    own, other = (law_criteria(law, fit.points)["aicc"] for law in (fit.form, CURVE_LAWS[rival]))
-    return own is not None and other is not None and other - own > UNDECIDED
 
 
 def _state_notes(case: Case) -> tuple[str, ...]:

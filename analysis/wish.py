@@ -6,7 +6,11 @@ from dataclasses import dataclass
 from math import inf, isfinite
 from typing import Literal, NamedTuple
 
+import numpy as np
+
 from analysis.fit import Fit
+from analysis.laws import Law, Span
+from analysis.projection import Solution
 from study.errors import DefinitionError
 from study.units import count_text
 
@@ -86,14 +90,25 @@ class Wish:
         scale = 1.0 if self.absolute else abs(estimate.value or 0.0)
         return estimate.half_width / (self.precision * scale) if scale else inf
 
-    def agree(self, one: Estimate, other: Estimate) -> bool:
-        """Whether two estimates are the same, as precisely as wished."""
-        if one.verdict == "never" or other.verdict == "never":
-            return one.verdict == other.verdict
-        if one.value is None or other.value is None:
-            return False
-        scale = 1.0 if self.absolute else abs(one.value)
-        return abs(one.value - other.value) <= self.precision * scale
+    def value(self, law: Law, found: Solution, span: Span) -> float | None:
+        """The quantity by one solution (a batch of 1) of any law; None where it has none."""
+        columns = law.parameters(found.theta, found.start, found.change, span)
+        parameters = {name: float(column[0]) for name, column in columns.items()}
+        with np.errstate(all="ignore"):
+            if self.tokens is not None:
+                value = float(law.value(self.tokens / law.unit, **parameters))
+            elif self.ratio is not None:
+                value = law.tokens_at(self.ratio, **parameters) * law.unit
+            else:
+                value = law.limit(**parameters)
+        return value if isfinite(value) else None
+
+    def agree(self, estimate: Estimate, value: float | None) -> bool:
+        """Whether a value is the estimate's as precisely as wished; None is `never`, or none."""
+        if estimate.value is None or value is None:
+            return estimate.verdict == "never" and value is None
+        scale = 1.0 if self.absolute else abs(estimate.value)
+        return abs(estimate.value - value) <= self.precision * scale
 
     def text(self, value: float) -> str:
         """The quantity as people read it: a ratio, or a count of tokens."""

@@ -1,0 +1,51 @@
+"""Whether laws that fit as well as a run's own say the same about a wished quantity."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from analysis.comparison import CURVE_LAWS, UNDECIDED
+from analysis.fit import Fit
+from analysis.projection import Problem, Solution, least_mse
+from analysis.varpro import best_fit
+from analysis.wish import Wish
+
+ROUGHLY = 1e-5
+"""Rivals are fitted to this relative gain: values are then known far better than wished."""
+
+
+def precise_enough(wish: Wish, fit: Fit, rivals: list[str]) -> bool:
+    """Whether the quantity is known as wished, and no rival that fits as well says otherwise."""
+    return wish.miss(wish.of(fit)) <= 1 and disagreement(wish, fit, rivals) is None
+
+
+def disagreement(wish: Wish, fit: Fit, rivals: list[str]) -> str | None:
+    """What a rival that fits as well, or better, says else, in words; None where there is none.
+
+    `rivals`: names of `CURVE_LAWS`. They are fitted to the points of `fit`.
+    """
+    estimate = wish.of(fit)
+    for name in rivals:
+        law, points = CURVE_LAWS[name], fit.points
+        problem = Problem(law, points.tokens, points.values[None], points.weights, points.span)
+        found = best_fit(problem, converged=ROUGHLY)
+        value = wish.value(law, found, points.span)
+        if not wish.agree(estimate, value) and not _told_worse(problem, found, fit):
+            nothing = "has none" if wish.quantity == "limit" else "says never"
+            says = nothing if value is None else f"gives {wish.text(value)}"
+            return f"the {name} law, which fits as well, {says}"
+    return None
+
+
+def _told_worse(problem: Problem, rival: Solution, fit: Fit) -> bool:
+    """Whether the AICc tells the rival to be worse than the fit's own law, on the same points."""
+    floor = fit.n * least_mse(fit.points.values)
+    parts = []
+    for law, found in ((problem.law, rival), (fit.form, fit.solution)):
+        parameters = 2 + len(law.coordinates)
+        spare = fit.n - parameters - 2
+        if spare <= 0:
+            return False
+        fitted = fit.n * np.log(max(float(found.sse[0]), floor) / fit.n)
+        parts.append(fitted + 2 * (parameters + 1) * fit.n / spare)
+    return bool(parts[0] - parts[1] > UNDECIDED)
