@@ -184,6 +184,7 @@ def best_rate(d_h: int, *, mup: bool) -> int:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # on a busy machine
 def test_the_best_learning_rate_does_not_move_with_width() -> None:
     """Four times wider: muP's best rate stays, without muP's factors it falls by four."""
     assert best_rate(256, mup=True) == best_rate(64, mup=True)

@@ -283,6 +283,7 @@ def test_more_shards_than_cpus_is_said_before_anything_starts(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # on a busy machine
 def test_quickstart_relu_gets_sparser_and_silu_denser(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "study.main", "run", "quickstart", "--store", str(tmp_path)],
