@@ -10,8 +10,9 @@ active neurons counted on a dense forward and the loss taken with all layers spa
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -262,3 +263,21 @@ def _parts(
                 sparse_loss=sparse_loss,
             )
     return found
+
+
+def pareto_rows(points: Iterable[ParetoPoint]) -> list[dict[str, Any]]:
+    """Rows of the table `pareto`, without the checkpoint's step and tokens."""
+    return [
+        {
+            "metric": point.metric,
+            "parameter": point.parameter,
+            "domain": domain,
+            "activation_ratio": part.activation_ratio,
+            "dense_loss": part.dense_loss,
+            "sparse_loss": part.sparse_loss,
+            "ppl_rise_percent": part.ppl_rise_percent,
+            "measured_tokens": part.tokens,
+        }
+        for point in points
+        for domain, part in point.parts.items()
+    ]

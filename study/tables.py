@@ -158,6 +158,24 @@ TABLES: dict[str, Table] = {
             },
         ),
         Table(
+            name="pareto",
+            version=1,
+            about="Perplexity against activation ratio: one row per way of choosing weak neurons, "
+            "its parameter, and domain; of each run's last checkpoint before the decay stage.",
+            optional=frozenset({"parameter", "domain"}),
+            columns={
+                "tokens": (_I64, "training tokens seen"),
+                "metric": (_TEXT, "the way: relu (straightforward), topk, fat or cett"),
+                "parameter": (_F64, "k of topk, eps of fat, CETT value of cett; null for relu"),
+                "domain": (_TEXT, "validation domain; null = the mixture, by weight"),
+                "activation_ratio": (_F64, "active neurons / d_f, mean over layers, dense forward"),
+                "dense_loss": (_F64, "nats per token on the reporting half"),
+                "sparse_loss": (_F64, "with all layers sparse at once"),
+                "ppl_rise_percent": (_F64, "rise of perplexity of the sparse over the dense model"),
+                "measured_tokens": (_I64, "tokens of the reporting half behind the row"),
+            },
+        ),
+        Table(
             name="fits",
             version=1,
             about="Every fit ever made, with what is needed to repeat it.",
