@@ -305,8 +305,10 @@ class Study(Model):
 
         Resources are not part of it, nor is whether Pareto curves are measured as well.
         """
-        apart = {"description": True, "resources": True, "measurement": {"pareto"}}
-        content = self.model_dump(mode="json", exclude=apart)
+        content = self.model_dump(
+            mode="json",
+            exclude={"description": True, "resources": True, "measurement": {"pareto": True}},
+        )
         return json.dumps(content, sort_keys=True, separators=(",", ":"))
 
     @property
