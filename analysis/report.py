@@ -235,7 +235,8 @@ def _weak(data: StudyData) -> Section:
         f"{weak.weak_neurons(data, rows)} All layers sparse at once, each run's last checkpoint "
         f"before the decay stage; rises under {weak.LEAST_PERCENT:g} % are drawn at that."
     )
-    return Section("weak", "Which neurons are weak", about, panels)
+    table = weak.ratios_table(data, rows)
+    return Section("weak", "Which neurons are weak", about, panels, table)
 
 
 def _axes(data: StudyData) -> Iterator[Section]:

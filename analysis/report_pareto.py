@@ -18,9 +18,9 @@ from matplotlib.axis import Axis
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from analysis.report_curves import colours, label
-from analysis.report_data import NAMES, ReportedRun, StudyData
+from analysis.report_data import ReportedRun, StudyData
 from analysis.report_style import CATEGORIES, QUIET, legend_below, percent_axis
-from analysis.report_tables import percent
+from analysis.report_tables import ReportTable, percent
 
 WAYS = {"cett": "CETT", "fat": "FAT-ε", "topk": "Top-k", "relu": "straightforward ReLU"}
 """Ways of choosing weak neurons, as the paper calls them."""
@@ -83,33 +83,34 @@ def smallest_ratios(curves: Mapping[str, Points], rise: float) -> dict[str, floa
     return found
 
 
+def ratios_table(data: StudyData, rows: pl.DataFrame) -> ReportTable:
+    """The activation ratio of each run and way at the study's perplexity rise."""
+    asked = data.store.study.measurement.p_percent
+    cells = []
+    for run in data.runs:
+        found = smallest_ratios(curves_of(rows, run.run.id), asked)
+        if found:
+            cells.append((run.run.id, *(percent(found.get(way)) for way in WAYS)))
+    heads = (f"activation ratio at a rise of {asked:g} %", *WAYS.values())
+    return ReportTable(heads, cells, f"No curve comes below a perplexity rise of {asked:g} %.")
+
+
 def weak_neurons(data: StudyData, rows: pl.DataFrame) -> str:
     """Which way keeps the fewest neurons, at the study's perplexity rise and at others."""
     asked = data.store.study.measurement.p_percent
-    curves = {run: curves_of(rows, run) for run in rows["run"].unique()}
-    found = {run: smallest_ratios(each, asked) for run, each in curves.items()}
-    best = Counter(min(each, key=each.__getitem__) for each in found.values() if len(each) > 1)
+    curves = {run: curves_of(rows, run) for run in rows["run"].unique(maintain_order=True)}
+    found = [smallest_ratios(each, asked) for each in curves.values()]
+    best = Counter(min(each, key=each.__getitem__) for each in found if len(each) > 1)
     if not best:
         return f"No two ways have points at perplexity rises under {asked:g} %."
-    winner = best.most_common(1)[0][0]
-    said = [f"At a perplexity rise of {asked:g} %, {_winners(best)}."]
-    activations = {run.run.id: run.run.activation for run in data.runs}
-    for activation in dict.fromkeys(activations.values()):
-        mine = [run for run in curves if activations[run] == activation]
-        if mine:
-            numbers = _numbers([found[run] for run in mine])
-            elsewhere = _elsewhere(winner, [curves[run] for run in mine])
-            said.append(f"{NAMES[activation]}: {numbers}; {elsewhere}.")
-    return " ".join(said)
-
-
-def _winners(best: Counter[str]) -> str:
-    total = best.total()
-    parts = [
-        f"{WAYS[way]} keeps the fewest neurons in {_of(count, total)}"
+    winners = [
+        f"{WAYS[way]} keeps the fewest neurons in {_of(count, best.total())}"
         for way, count in best.most_common()
     ]
-    return ", ".join(parts)
+    said = f"At a perplexity rise of {asked:g} %, {' and '.join(winners)}."
+    winner = best.most_common(1)[0][0]
+    names = {run.run.id: run.name for run in data.runs}
+    return f"{said} {_elsewhere(winner, curves, names)}"
 
 
 def _of(count: int, total: int) -> str:
@@ -118,33 +119,26 @@ def _of(count: int, total: int) -> str:
     return f"all {total} runs" if count == total else f"{count} of {total} runs"
 
 
-def _numbers(found: Sequence[Mapping[str, float]]) -> str:
-    parts = []
-    for way, title in WAYS.items():
-        ratios = [each[way] for each in found if way in each]
-        if ratios:
-            parts.append(f"{title} {percent(min(ratios), max(ratios))}")
-    return ", ".join(parts) or "no curve comes so low"
-
-
-def _elsewhere(winner: str, curves: Sequence[Mapping[str, Points]]) -> str:
+def _elsewhere(
+    winner: str, curves: Mapping[str, Mapping[str, Points]], names: Mapping[str, str]
+) -> str:
     """Whether, at other perplexity rises, another way keeps fewer neurons in some run."""
-    better: dict[str, list[float]] = {}
     compared: list[float] = []
+    better: dict[tuple[str, str], list[float]] = {}
     for rise in RISES:
-        for each in curves:
+        for run, each in curves.items():
             ratios = {way: r for way in each if (r := crossing(each[way], rise)) is not None}
             if winner in ratios and len(ratios) > 1:
                 compared.append(rise)
-                for way in ratios:
-                    if ratios[way] < ratios[winner]:
-                        better.setdefault(way, []).append(rise)
+                fewer = [way for way in ratios if ratios[way] < ratios[winner]]
+                for way in fewer:
+                    better.setdefault((way, names[run]), []).append(rise)
     if not compared:
-        return "other rises cannot be compared"
+        return "At other rises they cannot be compared."
     if not better:
-        return f"so it is at rises of {_span(compared)}"
-    parts = [f"{WAYS[way]} at rises of {_span(rises)}" for way, rises in better.items()]
-    return f"fewer are kept in some run by {' and by '.join(parts)}"
+        return f"So it is at rises of {_span(compared)}."
+    parts = [f"{WAYS[way]} for {name} at {_span(at)}" for (way, name), at in better.items()]
+    return f"At other rises some runs keep fewer by another way: {', '.join(parts)}."
 
 
 def _span(rises: Sequence[float]) -> str:
