@@ -8,7 +8,7 @@ from math import isfinite
 from typing import Any, Literal
 
 from analysis.agreement import disagreement, precise_enough
-from analysis.comparison import UNDECIDED, undecided
+from analysis.comparison import UNDECIDED, Criteria, undecided
 from analysis.extension import FARTHEST, Needed, further_checkpoints, tokens_needed
 from analysis.fit import Fit
 from analysis.fitting import fit_curve
@@ -73,7 +73,7 @@ class Case:
         """The row of the law that fits best, by AICc."""
 
         def aicc(row: dict[str, Any]) -> float:
-            found = json.loads(row["criteria"] or "{}").get(row["law"], {}).get("aicc")
+            found = _criteria(row).get(row["law"], {}).get("aicc")
             return float("inf") if found is None else found
 
         return min(self.rows, key=aicc)
@@ -94,10 +94,14 @@ class Case:
         return max(0.0, tokens - self.trained) * per_token
 
 
+def _criteria(row: dict[str, Any]) -> dict[str, Criteria]:
+    return json.loads(row["criteria"] or "{}")
+
+
 def advise_run(case: Case, fit: Fit) -> RunAdvice:
     """The advice on a run whose best law is `fit`."""
     wish, estimate = case.wish, case.wish.of(fit)
-    rivals = [law for law in undecided(json.loads(case.row["criteria"])) if law != fit.law]
+    rivals = [law for law in undecided(_criteria(case.row)) if law != fit.law]
     if not fit.trend:
         return _advice(case, fit, estimate, rivals, "cannot say", "; ".join(fit.warnings))
     if not precise_enough(wish, fit, rivals):
@@ -206,10 +210,12 @@ def _law_notes(case: Case, fit: Fit, rivals: list[str]) -> tuple[str, ...]:
     """Whether other laws fit as well as the run's own, or better."""
     if not rivals:
         return ()
-    aicc = {law: found["aicc"] for law, found in json.loads(case.row["criteria"]).items()}
-    worse = aicc[fit.law] - aicc[rivals[0]]
-    if worse > UNDECIDED:
-        return (
-            f"contradicts its law: {rivals[0]} fits better than {fit.law}, by {worse:.2g} AICc",
-        )
-    return (f"law undecided: {', '.join(rivals)} within {UNDECIDED:g} AICc of {fit.law}",)
+    best, own = (_criteria(case.row)[law]["aicc"] for law in (rivals[0], fit.law))
+    if best is None or own is None:
+        return (f"law undecided: too few points to tell {fit.law} from others",)
+    if own - best <= UNDECIDED:
+        return (f"law undecided: {', '.join(rivals)} within {UNDECIDED:g} AICc of {fit.law}",)
+    return (
+        f"contradicts its law: {rivals[0]} fits better than {fit.law}, by {own - best:.2g} AICc",
+        f"what is said here holds only as far as the {fit.law} law does",
+    )

@@ -67,7 +67,7 @@ def advised_store(
     noise: float = 8e-4,
     **changes: Any,
 ) -> StudyStore:
-    """A fitted store in which each run follows its curve for `count` checkpoints; None: not begun."""
+    """A fitted store: each run follows its curve for `count` checkpoints; None: not begun."""
     store = StudyStore.create(root, planned_study(**changes))
     for seed, run in enumerate(plan_runs(store.study)):
         if (curve := curve_of(run)) is not None:
