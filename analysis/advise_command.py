@@ -90,7 +90,8 @@ def _count(text: str) -> int:
 
 def _text(advice: Advice) -> str:
     wish = advice.wish
-    lines = [f"study {advice.study}: wished is {wish.name}, known to {wish.precision_text}"]
+    wished = f"wished is the {wish.name} within {wish.precision_text}"
+    lines = [f"study {advice.study}: {wished} (half width of the 95 % interval)"]
     for verdict, meaning in MEANING.items():
         runs = [each for each in advice.runs if each.verdict == verdict]
         if runs:

@@ -45,7 +45,7 @@ class RunAdvice:
     """Where the quantity is expected to be precise enough: the median of what may come."""
     to_tokens_low: float | None = None
     to_tokens_high: float | None = None
-    """Four of five futures lie between them; None = beyond what is looked at."""
+    """About 80 % of what may come lies between them; None = beyond what is looked at."""
     gpu_hours: float | None = None
     """What the extension costs beyond `tokens`."""
     saved_gpu_hours: float | None = None
