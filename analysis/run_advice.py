@@ -8,7 +8,7 @@ from math import isfinite
 from typing import Any, Literal
 
 from analysis.agreement import disagreement, precise_enough
-from analysis.comparison import UNDECIDED, Criteria, undecided
+from analysis.comparison import CURVE_LAWS, UNDECIDED, Criteria, undecided
 from analysis.extension import FARTHEST, Needed, further_checkpoints, tokens_needed
 from analysis.fit import Fit
 from analysis.fitting import fit_curve
@@ -215,7 +215,9 @@ def _law_notes(case: Case, fit: Fit, rivals: list[str]) -> tuple[str, ...]:
         return (f"law undecided: too few points to tell {fit.law} from others",)
     if own - best <= UNDECIDED:
         return (f"law undecided: {', '.join(rivals)} within {UNDECIDED:g} AICc of {fit.law}",)
+    better = f"{rivals[0]} fits better than {fit.law}, by {own - best:.2g} AICc"
+    simpler = len(CURVE_LAWS[rivals[0]].coordinates) < len(fit.form.coordinates)
     return (
-        f"contradicts its law: {rivals[0]} fits better than {fit.law}, by {own - best:.2g} AICc",
+        f"{'fewer parameters would do' if simpler else 'contradicts its law'}: {better}",
         f"what is said here holds only as far as the {fit.law} law does",
     )

@@ -151,12 +151,25 @@ def test_a_failed_run_says_why(tmp_path) -> None:
 
 
 def test_a_curve_that_contradicts_its_law_says_so(tmp_path) -> None:
+    store = advised_store(
+        tmp_path,
+        lambda run: lambda at: 0.4 - 0.2 * np.exp(-at / 40),
+        count=40,
+        noise=1e-4,
+    )
+    advice = only(store)
+    assert any("contradicts its law: exponential" in note for note in advice.notes)
+    assert "what is said here holds only as far as the silu law does" in advice.notes
+
+
+def test_a_law_with_fewer_parameters_is_no_contradiction(tmp_path) -> None:
+    relu = {"activation": ["relu"], "scale": ["0.4B"]}
     law = RIVALS["logarithm"]
     store = advised_store(
-        tmp_path, lambda run: lambda at: law.value(at, a=0.3, b=0.02), count=40, noise=1e-5
+        tmp_path, lambda run: lambda at: law.value(at, a=0.3, b=-0.02), count=9, axes=relu
     )
     advice = only(store, precision=0.5)
-    assert any("contradicts its law" in note for note in advice.notes)
+    assert any("fewer parameters would do: logarithm" in note for note in advice.notes)
     assert advice.verdict != "stop"
 
 

@@ -52,6 +52,7 @@ def test_sentences_by_verdict_and_a_table_of_costs(root) -> None:
 
 def test_json_is_one_document(root) -> None:
     document = json.loads(call(root, "advised", "--scale", "3B", "--json").stdout)
+    json.dumps(document, allow_nan=False)
     assert document["quantity"] == "limit"
     assert document["precision"] == 0.1
     assert {run["verdict"] for run in document["runs"]} <= {"stop", "done", "extend", "cannot say"}
