@@ -203,7 +203,7 @@ TABLES: dict[str, Table] = {
                 "mse": (_F64, "mean squared error over the points fitted"),
                 "criteria": (_TEXT, "JSON {law: {aicc, bic, holdout_mae}}"),
                 "points": (_I64, "points fitted"),
-                "dropped": (_I64, "points inside the warm-up, not fitted"),
+                "dropped": (_I64, "points of warm-up and decay, not fitted"),
                 "rows_tokens": (pa.list_(_I64), "training tokens of the points fitted"),
                 "rows_activation_ratio": (pa.list_(_F64), "activation ratios of the points fitted"),
                 "settings": (_TEXT, "JSON: loss, optimizer, start rule, bounds, seed"),
