@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from kernels.activity import Cett, Rule, StraightforwardRelu, out_norms
-from kernels.crossover import products_pay
-from kernels.ops import active_output, neuron_outputs, neuron_products, packed
+from kernels.crossover import may_pay, products_pay
+from kernels.ops import active_output, dense_output, neuron_outputs, neuron_products, packed
 from kernels.thresholds import NeuronThresholds, neuron_thresholds
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -105,8 +105,9 @@ class GatedFFN(nn.Module):
         self.exact = True
 
     def use_dense(self) -> None:
-        """From now on compute all neurons again."""
+        """From now on compute all neurons again, with W_out as torch's products like it best."""
         self.exact, self.thresholds = False, None
+        self.w_out.weight.data = self.w_out.weight.data.contiguous()
 
     def intermediate(self, x: Tensor) -> Tensor:
         """`sigma(W_gate x) * (W_in x)`: (..., d_h) -> (..., d_f)."""
@@ -138,10 +139,11 @@ class GatedFFN(nn.Module):
         if self.rule is not None or self.watcher is not None:
             raise ValueError("a rule or a watcher needs all neurons: call use_dense() first")
         w_gate, w_in, w_out = self._weights()
-        if products_pay(x.device.type, x.dtype, len(x), w_gate.numel()):
-            gate = self.sigma(neuron_products(x, w_gate))
-        else:
-            gate = self.sigma(functional.linear(x, w_gate))
+        what = x.device.type, x.dtype, len(x), w_gate.numel()
+        product = neuron_products if products_pay(*what) else functional.linear
+        gate = self.sigma(product(x, w_gate))
+        if not may_pay(*what):
+            return dense_output(x, gate, w_in, w_out, self.thresholds)
         return active_output(x, gate, w_in, w_out, self.thresholds)
 
     def _given(self, x: Tensor, neurons: Tensor) -> Tensor:

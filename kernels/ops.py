@@ -100,7 +100,15 @@ def active_output(
     active = int(gate.count_nonzero()) / max(gate.numel(), 1)
     if sparse_pays(x.device.type, x.dtype, len(x), w_in.numel(), active):
         return neuron_outputs(neuron_products(x, w_in, None, gate, thresholds), w_out)
-    return functional.linear(masked(gate * functional.linear(x, w_in), gate, thresholds), w_out)
+    return dense_output(x, gate, w_in, w_out, thresholds)
+
+
+def dense_output(
+    x: Tensor, gate: Tensor, w_in: Tensor, w_out: Tensor, thresholds: Tensor | None
+) -> Tensor:
+    """`active_output`, all neurons computed and weak ones masked by their thresholds."""
+    z = gate * functional.linear(x, w_in)
+    return functional.linear(z if thresholds is None else masked(z, gate, thresholds), w_out)
 
 
 def masked(z: Tensor, gate: Tensor, thresholds: Tensor | None) -> Tensor:

@@ -166,15 +166,14 @@ class Workspace:
         """For x (tokens, d_h) and d_f neurons."""
         tokens, blocks = len(x), triton.cdiv(d_f, NEURONS)
         slots = (tokens, blocks * NEURONS)
-        whole = {"dtype": torch.int32, "device": x.device}
         return cls(
             gates=x.new_empty(slots),
-            places=torch.empty(slots, **whole),
-            counts=torch.empty((tokens, blocks), **whole),
+            places=x.new_empty(slots, dtype=torch.int32),
+            counts=x.new_empty((tokens, blocks), dtype=torch.int32),
             zs=x.new_empty(slots),
-            listed=torch.empty(slots, **whole),
-            totals=torch.empty(tokens, **whole),
-            partial=torch.empty((tokens, SPLITS, x.shape[1]), dtype=torch.float32, device=x.device),
+            listed=x.new_empty(slots, dtype=torch.int32),
+            totals=x.new_empty(tokens, dtype=torch.int32),
+            partial=x.new_empty((tokens, SPLITS, x.shape[1]), dtype=torch.float32),
         )
 
 
@@ -237,7 +236,9 @@ def _check(
     d_f, d_h = w_gate.shape
     shapes = tuple(x.shape[1:]), tuple(w_in.shape), tuple(w_out.shape)
     if x.dim() != 2 or shapes != ((d_h,), (d_f, d_h), (d_h, d_f)):
-        raise ValueError(f"x {tuple(x.shape)} and weights {tuple(w_gate.shape)}, {shapes} do not fit")
+        raise ValueError(
+            f"x {tuple(x.shape)} and weights {tuple(w_gate.shape)}, {shapes} do not fit"
+        )
     if activation not in ACTIVATIONS:
         raise ValueError(f"activation {activation!r}: the kernels know {', '.join(ACTIVATIONS)}")
     if len({t.dtype for t in (x, w_gate, w_in, w_out)}) > 1 or not x.is_floating_point():

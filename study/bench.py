@@ -18,7 +18,11 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-BENCHMARKS = {"train": "actors.bench_train", "fit": "analysis.bench_fit"}
+BENCHMARKS = {
+    "train": "actors.bench_train",
+    "fit": "analysis.bench_fit",
+    "ffn": "kernels.bench_ffn",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +102,7 @@ def bench(name: str, repeats: int, as_json: bool) -> None:
     Examples:
       sparsing bench train            a training shard against plain PyTorch and transformers
       sparsing bench fit --json
+      sparsing bench ffn --repeats 15
     """
     cases: list[Case] = importlib.import_module(BENCHMARKS[name]).cases(repeats)
     if as_json:

@@ -12,7 +12,7 @@ from kernels.ffn import ACTIVATIONS
 from kernels.ops import packed
 from kernels.triton_decode import Workspace, decode
 
-SHAPES = [(1, 1), (7, 13), (64, 32), (300, 50), (96, 331)]
+SHAPES = [(1, 1), (7, 13), (64, 32), (300, 50)]
 Weights = tuple[Tensor, Tensor, Tensor]
 
 
@@ -44,9 +44,13 @@ def close(got: Tensor, expected: Tensor) -> None:
     torch.testing.assert_close(got.double(), expected, rtol=0, atol=1e-6 * scale)
 
 
-@pytest.mark.parametrize("activation", triton_decode.ACTIVATIONS)
-@pytest.mark.parametrize(("d_h", "d_f"), SHAPES)
-@pytest.mark.parametrize("tokens", [1, 3])
+@pytest.mark.parametrize(
+    ("activation", "d_h", "d_f", "tokens"),
+    [
+        *[("relu", d_h, d_f, 2) for d_h, d_f in SHAPES],
+        *[(activation, 40, 19, 1) for activation in triton_decode.ACTIVATIONS],
+    ],
+)
 def test_is_the_dense_ffn(activation: str, d_h: int, d_f: int, tokens: int) -> None:
     w = weights(d_h, d_f)
     x = torch.randn(tokens, d_h)
@@ -55,30 +59,30 @@ def test_is_the_dense_ffn(activation: str, d_h: int, d_f: int, tokens: int) -> N
 
 @pytest.mark.parametrize("activation", ["relu", "silu"])
 def test_thresholds(activation: str) -> None:
-    w = weights(96, 331)
-    x, thresholds = torch.randn(4, 96), torch.rand(331)
-    y = decode(x, *w, activation, thresholds, work=poisoned(x, 331))
+    w = weights(96, 45)
+    x, thresholds = torch.randn(2, 96), torch.rand(45)
+    y = decode(x, *w, activation, thresholds, work=poisoned(x, 45))
     close(y, reference(x, w, activation, thresholds))
 
 
 @pytest.mark.parametrize("sign", [0.0, -1.0, 1.0])
 def test_no_neuron_active_and_all_active(sign: float) -> None:
-    w_gate, w_in, w_out = weights(40, 70)
+    w_gate, w_in, w_out = weights(40, 35)
     w = (w_gate.abs() * sign, w_in, w_out)
     x = torch.rand(2, 40) + 0.1
-    y = decode(x, *w, "relu", work=poisoned(x, 70))
+    y = decode(x, *w, "relu", work=poisoned(x, 35))
     close(y, reference(x, w, "relu"))
     assert bool((y != 0).any()) == (sign > 0)
 
 
-@pytest.mark.parametrize("neuron", [0, 15, 16, 69])
+@pytest.mark.parametrize("neuron", [0, 16, 34])
 def test_one_neuron_active(neuron: int) -> None:
-    w_gate, w_in, w_out = weights(40, 70)
+    w_gate, w_in, w_out = weights(40, 35)
     w_gate = -w_gate.abs()
     w_gate[neuron] *= -1
     x = torch.rand(2, 40)
     w = (w_gate, w_in, w_out)
-    close(decode(x, *w, "relu", work=poisoned(x, 70)), reference(x, w, "relu"))
+    close(decode(x, *w, "relu", work=poisoned(x, 35)), reference(x, w, "relu"))
 
 
 def test_a_tie_at_the_threshold_is_active() -> None:
@@ -90,7 +94,7 @@ def test_a_tie_at_the_threshold_is_active() -> None:
 
 def test_nan_and_infinity() -> None:
     """An active neuron's NaN comes out; a weak one's weights, even NaN, are not read."""
-    w_gate, w_in, w_out = weights(40, 70)
+    w_gate, w_in, w_out = weights(40, 35)
     w_gate[3], w_in[3], w_out[:, 3] = -1.0, torch.nan, torch.inf
     x = torch.rand(2, 40)
     assert decode(x, w_gate, w_in, w_out, "relu").isfinite().all()
@@ -98,16 +102,16 @@ def test_nan_and_infinity() -> None:
     assert not decode(x, w_gate, w_in, w_out, "relu").isfinite().any()
     w_gate[3] = torch.nan
     assert decode(x, w_gate, w_in, w_out, "relu").isnan().all()
-    assert decode(x, w_gate, w_in, w_out, "relu", torch.zeros(70)).isfinite().all()
+    assert decode(x, w_gate, w_in, w_out, "relu", torch.zeros(35)).isfinite().all()
     x[0, 0] = torch.inf
     assert not decode(x, w_gate, w_in, w_out, "relu")[0].isfinite().any()
 
 
 def test_tokens_do_not_see_each_other() -> None:
-    w = weights(64, 100)
-    x = torch.randn(5, 64)
+    w = weights(64, 50)
+    x = torch.randn(3, 64)
     y = decode(x, *w, "relu")
-    for token in range(5):
+    for token in range(3):
         assert torch.equal(decode(x[token : token + 1], *w, "relu"), y[token : token + 1])
 
 
