@@ -85,7 +85,7 @@ def processor_cases(name: str, layers: Layers, repeats: int) -> list[Case]:
 
     torch.set_num_threads(1)
     x, bound = layers.x, 3 / (1 + 2 * (1 - layers.weak))
-    what = f"{name}, {layers.tokens} tokens, {layers.weak:.0%} weak"
+    what = f"{name}, {layers.tokens} token(s), {layers.weak:.0%} weak"
     dense = block(lambda i: layers.dense[i](x))
     against = partial(
         compare, unit="ms", better="lower", repeats=repeats, baseline_name="torch, dense"
@@ -133,22 +133,23 @@ def gpu_cases(name: str, repeats: int) -> list[Case]:
             w_gate = (w_gate.abs() * signs).contiguous()
             plain = GatedFFN.of(_holding(w_gate), ffn.w_in, ffn.w_out, functional.relu)
             arguments = (x, w_gate, w_in, packed(w_out), "relu")
-            found.append(
-                compare(
-                    f"decode, GPU, {name}, {tokens} tokens, {weak:.0%} weak",
-                    lambda arguments=arguments: do_bench(lambda: triton_decode.decode(*arguments)),
-                    lambda plain=plain, x=x: do_bench(lambda: plain(x)),
-                    baseline_name="cuBLAS, dense",
-                    unit="ms",
-                    better="lower",
-                    repeats=repeats,
-                )
+            sparse, dense = partial(triton_decode.decode, *arguments), partial(plain, x)
+            case = compare(
+                f"decode, GPU, {name}, {tokens} tokens, {weak:.0%} weak",
+                partial(do_bench, sparse),
+                partial(do_bench, dense),
+                baseline_name="cuBLAS, dense",
+                unit="ms",
+                better="lower",
+                repeats=repeats,
             )
+            found.append(case)
     return found
 
 
 def _holding(weight: Tensor) -> nn.Linear:
-    layer = nn.Linear(*weight.T.shape, bias=False, device="meta")
+    outputs, inputs = weight.shape
+    layer = nn.Linear(inputs, outputs, bias=False, device="meta")
     layer.weight = nn.Parameter(weight, requires_grad=False)
     return layer
 

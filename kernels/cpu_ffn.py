@@ -85,10 +85,8 @@ def _call(
 ) -> None:
     """Call a compiled function: tensors, sizes, tensors, and the number of threads."""
     function = getattr(compiled(), f"{name}_{DTYPES[weights.dtype]}")
-    numbers = [ctypes.c_int64(size) for size in sizes]
-    threads = ctypes.c_int(torch.get_num_threads())
-    function(*_addresses(before), *numbers, *_addresses(after), threads)
-
-
-def _addresses(tensors: list[Tensor | None]) -> list[ctypes.c_void_p]:
-    return [ctypes.c_void_p(None if t is None else t.data_ptr()) for t in tensors]
+    if function.argtypes is None:
+        kinds = (ctypes.c_void_p, before), (ctypes.c_int64, sizes), (ctypes.c_void_p, after)
+        function.argtypes = [kind for kind, some in kinds for _ in some] + [ctypes.c_int]
+    pointers = [[t if t is None else t.data_ptr() for t in some] for some in (before, after)]
+    function(*pointers[0], *sizes, *pointers[1], torch.get_num_threads())

@@ -20,7 +20,14 @@ from torch.nn import functional
 
 from kernels.activity import Cett, Rule, StraightforwardRelu, out_norms
 from kernels.crossover import may_pay, products_pay
-from kernels.ops import active_output, dense_output, neuron_outputs, neuron_products, packed
+from kernels.ops import (
+    active_output,
+    dense_output,
+    neuron_outputs,
+    neuron_products,
+    packed,
+    quickly,
+)
 from kernels.thresholds import NeuronThresholds, neuron_thresholds
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -140,11 +147,13 @@ class GatedFFN(nn.Module):
             raise ValueError("a rule or a watcher needs all neurons: call use_dense() first")
         w_gate, w_in, w_out = self._weights()
         what = x.device.type, x.dtype, len(x), w_gate.numel()
-        product = neuron_products if products_pay(*what) else functional.linear
-        gate = self.sigma(product(x, w_gate))
+        if products_pay(*what):
+            gate = self.sigma(quickly(neuron_products, x, w_gate))
+        else:
+            gate = self.sigma(functional.linear(x, w_gate))
         if not may_pay(*what):
             return dense_output(x, gate, w_in, w_out, self.thresholds)
-        return active_output(x, gate, w_in, w_out, self.thresholds)
+        return quickly(active_output, x, gate, w_in, w_out, self.thresholds)
 
     def _given(self, x: Tensor, neurons: Tensor) -> Tensor:
         mask = None
@@ -152,10 +161,11 @@ class GatedFFN(nn.Module):
             mask = neurons.reshape(-1, neurons.shape[-1]).expand(len(x), -1)
             neurons = mask.any(0).nonzero().squeeze(1)
         w_gate, w_in, w_out = self._weights()
-        gate = self.sigma(neuron_products(x, w_gate, neurons))
+        gate = self.sigma(quickly(neuron_products, x, w_gate, neurons))
         if mask is not None:
             gate = torch.where(mask[:, neurons], gate, 0)
-        return neuron_outputs(neuron_products(x, w_in, neurons, gate), w_out, neurons)
+        z = quickly(neuron_products, x, w_in, neurons, gate)
+        return quickly(neuron_outputs, z, w_out, neurons)
 
     def _weights(self) -> tuple[Tensor, Tensor, Tensor]:
         return self.w_gate.weight, self.w_in.weight, self.w_out.weight

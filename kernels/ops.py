@@ -14,6 +14,9 @@ W_out is stored packed (`packed`): (d_h, d_f) with strides (1, d_h), a neuron's 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -28,8 +31,7 @@ def packed(w_out: Tensor) -> Tensor:
     return w_out.T.contiguous().T
 
 
-@torch.library.custom_op("sparsing::neuron_products", mutates_args=())
-def neuron_products(
+def _neuron_products(
     x: Tensor,
     weights: Tensor,
     neurons: Tensor | None = None,
@@ -59,8 +61,7 @@ def neuron_products(
     return cpu_ffn.neuron_products(x.contiguous(), weights, *arguments)
 
 
-@torch.library.custom_op("sparsing::neuron_outputs", mutates_args=())
-def neuron_outputs(z: Tensor, w_out: Tensor, neurons: Tensor | None = None) -> Tensor:
+def _neuron_outputs(z: Tensor, w_out: Tensor, neurons: Tensor | None = None) -> Tensor:
     """What some neurons put out together: (tokens, n) -> (tokens, d_h).
 
     Args:
@@ -84,8 +85,7 @@ def neuron_outputs(z: Tensor, w_out: Tensor, neurons: Tensor | None = None) -> T
     )
 
 
-@torch.library.custom_op("sparsing::active_output", mutates_args=())
-def active_output(
+def _active_output(
     x: Tensor, gate: Tensor, w_in: Tensor, w_out: Tensor, thresholds: Tensor | None = None
 ) -> Tensor:
     """FFN output from x and the gate s: (tokens, d_h), (tokens, d_f) -> (tokens, d_h).
@@ -99,8 +99,38 @@ def active_output(
     """
     active = int(gate.count_nonzero()) / max(gate.numel(), 1)
     if sparse_pays(x.device.type, x.dtype, len(x), w_in.numel(), active):
-        return neuron_outputs(neuron_products(x, w_in, None, gate, thresholds), w_out)
+        return _neuron_outputs(_neuron_products(x, w_in, None, gate, thresholds), w_out)
     return dense_output(x, gate, w_in, w_out, thresholds)
+
+
+neuron_products = torch.library.custom_op("sparsing::neuron_products", mutates_args=())(
+    _neuron_products
+)
+neuron_outputs = torch.library.custom_op("sparsing::neuron_outputs", mutates_args=())(
+    _neuron_outputs
+)
+active_output = torch.library.custom_op("sparsing::active_output", mutates_args=())(_active_output)
+
+
+def quickly(operator: Callable[..., Tensor], x: Tensor, *tensors: Tensor | None) -> Tensor:
+    """Call an operator; directly, where no graph and no derivative is wanted.
+
+    torch takes about 40 microseconds to find an operator that is written in Python: as long as
+    reading the active neurons of a small FFN.
+    """
+    recorded = torch.is_grad_enabled() and any(
+        t is not None and t.requires_grad for t in (x, *tensors)
+    )
+    if recorded or torch.compiler.is_compiling() or type(x) is not Tensor:
+        return operator(x, *tensors)
+    return _DIRECT[operator](x, *tensors)
+
+
+_DIRECT: dict[Any, Callable[..., Tensor]] = {
+    neuron_products: _neuron_products,
+    neuron_outputs: _neuron_outputs,
+    active_output: _active_output,
+}
 
 
 def dense_output(
