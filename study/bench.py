@@ -18,7 +18,11 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-BENCHMARKS = {"train": "actors.bench_train", "fit": "analysis.bench_fit"}
+BENCHMARKS = {
+    "train": "actors.bench_train",
+    "metric": "actors.bench_metric",
+    "fit": "analysis.bench_fit",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +101,7 @@ def bench(name: str, repeats: int, as_json: bool) -> None:
     \b
     Examples:
       sparsing bench train            a training shard against plain PyTorch and transformers
+      sparsing bench metric           CETT-PPL-1% against nested bisection; takes minutes
       sparsing bench fit --json
     """
     cases: list[Case] = importlib.import_module(BENCHMARKS[name]).cases(repeats)
