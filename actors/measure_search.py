@@ -141,7 +141,8 @@ class Probe:
 
     def _look(self) -> Profile:
         """A dense pass over the sample, some tokens of which are walked in full."""
-        windows = {layer: CettWindow() for layer in range(len(self.subject.ffns))}
+        count = len(self.sample)
+        windows = {n: CettWindow(sequences=count) for n in range(len(self.subject.ffns))}
         stride = max(1, math.ceil(self.sample.counts.sum() / PILOT_TOKENS))
         losses = self._pass(self.sample, windows, stride)
         curves = [w.curve(PILOT_POINTS) for w in windows.values()]
@@ -182,8 +183,7 @@ class Probe:
             real = sequences.tokens[batch, 1:] != PADDING
             weights = real * sequences.weights[batch, None]
             owners = np.broadcast_to(np.arange(len(real))[:, None] + batch.start, real.shape)
-            # Whole weights on the pilot's tokens: it is of one cluster, and asks for no draws.
-            parts = (weights.ravel(), owners.ravel() if stride == 1 else np.zeros(real.size, int))
+            parts = (weights.ravel(), owners.ravel())
             weight, owner = (torch.from_numpy(part[::stride].copy()).to(z.device) for part in parts)
             windows[layer].update(
                 z.flatten(0, 1)[::stride],

@@ -13,7 +13,7 @@ from collections.abc import Callable
 SLOPES = (0.25, 40.0)
 """Slopes believed: a chord outside measures noise."""
 
-SHORTEST_CHORD = 0.1
+SHORTEST_CHORD = 0.05
 """Two points further apart than this tell the slope between them."""
 
 LONGEST_STEP = 1.0
