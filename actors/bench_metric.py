@@ -30,15 +30,14 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from actors.data.order import TrainingOrder
+from actors.bench_models import trained
 from actors.data.prepare import prepare
 from actors.data.prepared import PreparedData
-from actors.engine import pick_device
 from actors.measure import Activity
 from actors.measure_model import Subject
 from actors.measure_search import Probe, search_cett
 from actors.measure_tokens import Sequences, of_half
-from actors.model import ModelConfig, Transformer, parameter_groups
+from actors.model import ModelConfig
 from kernels.activity import Cett, at_least, contributions, out_norms
 from study.bench import Case
 from study.errors import SparsingError
@@ -47,7 +46,7 @@ from study.load import load_study
 LAYERS, D_H, D_F, HEADS = 8, 512, 1280, 8
 VALIDATION_TOKENS = 2048
 P_PERCENT = 1.0
-TRAIN_STEPS, TRAIN_SEQUENCES, WARMUP_STEPS, LEARNING_RATE = 40, 4, 6, 0.002
+TRAIN_STEPS, TRAIN_SEQUENCES, LEARNING_RATE = 40, 4, 0.002
 MOST_RUNS = 3
 """Runs of ours at most; the reference, which takes minutes, runs once."""
 
@@ -82,15 +81,14 @@ def cases(repeats: int) -> list[Case]:
         prompts = prompts.sample(VALIDATION_TOKENS / prompts.counts.sum())
         for activation in ("relu", "silu"):
             torch.set_num_threads(os.cpu_count() or 1)
-            subject = trained(activation, data)
+            subject = _trained(activation, data)
             choose = written(subject, prompts)
             torch.set_num_threads(1)
             found += _cases(activation, subject, choose, min(repeats, MOST_RUNS))
     return found
 
 
-def trained(activation: str, data: PreparedData) -> Subject:
-    """A model after a minute of training."""
+def _trained(activation: str, data: PreparedData) -> Subject:
     config = ModelConfig(
         d_h=D_H,
         layers=LAYERS,
@@ -99,21 +97,13 @@ def trained(activation: str, data: PreparedData) -> Subject:
         activation=activation,
         vocabulary_size=data.vocabulary_size,
     )
-    device = pick_device()
-    model = Transformer(config).initialize(0).to(device)
-    optimizer = torch.optim.AdamW(parameter_groups(model, weight_decay=0.1), betas=(0.9, 0.95))
-    order = TrainingOrder(data, seed=0)
-    for step in range(TRAIN_STEPS):
-        for group in optimizer.param_groups:
-            warmed = LEARNING_RATE * min(1, (step + 1) / WARMUP_STEPS)
-            group["lr"] = warmed * group["learning_rate_factor"]
-        numbers = order.sequences(step * TRAIN_SEQUENCES, TRAIN_SEQUENCES)
-        tokens = torch.from_numpy(numbers).to(device)
-        model(tokens[:, :-1], tokens[:, 1:]).backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-    return Subject(model, model, config.vocabulary_size, device)
+    return trained(
+        config,
+        data,
+        steps=TRAIN_STEPS,
+        sequences=TRAIN_SEQUENCES,
+        learning_rate=LEARNING_RATE,
+    )
 
 
 @torch.no_grad()

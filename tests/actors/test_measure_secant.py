@@ -67,7 +67,8 @@ def test_noise_ends_at_a_crossing(seed: int, noise: float) -> None:
 
     found, asked = search(rise)
     near = [rise(found * math.exp(step)) for step in np.linspace(-0.05, 0.05, 101)]
-    assert min(near) <= 1.03 and max(near) >= 0.97
+    assert min(near) <= 1.03
+    assert max(near) >= 0.97
     assert asked <= 40
 
 
