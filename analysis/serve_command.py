@@ -72,9 +72,10 @@ def serve(
     _check_host(host, token)
     stores = _open(root, studies)
     stopping = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopping.set())
     with ExitStack() as running:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before = signal.signal(number, lambda *_: stopping.set())
+            running.callback(signal.signal, number, before)
         followed = [FollowedStudy(store, refits=not no_refit) for store in stores]
         server = running.enter_context(Server(application(followed, token), host, port))
         for study in followed:

@@ -11,6 +11,7 @@ from fastapi import FastAPI
 
 from study.errors import DefinitionError, SparsingError
 
+HIGHEST_PORT = 65535
 START_SECONDS = 30.0
 STOP_SECONDS = 3
 """Answers that are under way have so long to end."""
@@ -64,6 +65,8 @@ class Server:
 
 def _listen(host: str, port: int) -> socket.socket:
     try:
+        if not 0 <= port <= HIGHEST_PORT:  # getaddrinfo would take 65536 for 0
+            raise OverflowError(f"ports go from 0 to {HIGHEST_PORT}")
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
