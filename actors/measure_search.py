@@ -37,7 +37,7 @@ FIRST_SLOPE = 2.5
 SAMPLE = 0.25
 """Share of the sequences for the first, rough search."""
 
-PILOT_TOKENS = 256
+PILOT_TOKENS = 128
 """Tokens of the sample whose tails are walked in full, to tell where thresholds lie."""
 
 PILOT_POINTS = 512
