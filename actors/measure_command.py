@@ -59,10 +59,14 @@ class PrecisionError(SparsingError):
     show_default=True,
     help="What counts as active.",
 )
-@click.option("--p", type=click.FloatRange(0, 100, min_open=True), help="cett_ppl: % [1].")
+@click.option(
+    "--p",
+    type=click.FloatRange(0, 100, min_open=True),
+    help="cett_ppl: rise of perplexity in % [1].",
+)
 @click.option("--k", type=click.IntRange(min=1), help="topk: active neurons per layer.")
 @click.option("--eps", type=click.FloatRange(min=0), help="fat: smallest |s| of an active neuron.")
-@click.option("--cett", type=click.FloatRange(0, 1), help="cett: the CETT value.")
+@click.option("--cett", type=click.FloatRange(0, 1, min_open=True), help="cett: the CETT value.")
 @click.option(
     "--tokens",
     type=click.IntRange(min=1),
