@@ -84,7 +84,8 @@ class ServedStudy:
         self.followed, self.store = followed, followed.store
         self._runs = {run.id: run for run in plan_runs(self.store.study)}
         self._status = Kept(followed.status.read, STATUS_SECONDS)
-        self._laws = Kept(lambda: laws_document(self.store), LAWS_SECONDS, followed.version)
+        self._status_text = Kept(lambda: _text(self.status().as_json()), STATUS_SECONDS)
+        self._laws = Kept(lambda: _text(laws_document(self.store)), LAWS_SECONDS, followed.version)
         self._report = Kept(self._draw, REPORT_SECONDS, followed.version)
         self._advice = lru_cache(ADVICES)(self._kept_advice)
 
@@ -112,8 +113,12 @@ class ServedStudy:
             raise NotFoundError(f"study {self.store.study_id} has no run '{run}'; runs: {listed}")
         return self._runs[run]
 
-    def laws(self) -> dict[str, Any]:
-        """The document of `sparsing laws --json`."""
+    def status_text(self) -> str:
+        """The document of `sparsing status --json`, as JSON."""
+        return self._status_text.get()
+
+    def laws_text(self) -> str:
+        """The document of `sparsing laws --json`, as JSON."""
         return self._laws.get()
 
     def report(self) -> str:
@@ -211,7 +216,7 @@ def _add_documents(app: FastAPI, served: dict[str, ServedStudy]) -> None:
     @app.get("/api/studies/{study}", tags=["studies"])
     def status(study: str) -> Response:
         """How all runs stand: the document of `sparsing status --json`."""
-        return _json(_find(served, study).status().as_json())
+        return _answer(_find(served, study).status_text())
 
     @app.get("/api/studies/{study}/runs/{run}", tags=["studies"])
     def run(study: str, run: str) -> Response:
@@ -221,7 +226,7 @@ def _add_documents(app: FastAPI, served: dict[str, ServedStudy]) -> None:
     @app.get("/api/studies/{study}/laws", tags=["laws"])
     def laws(study: str) -> Response:
         """The newest fits of all runs: the document of `sparsing laws --json`."""
-        return _json(_find(served, study).laws())
+        return _answer(_find(served, study).laws_text())
 
     @app.get("/api/studies/{study}/predict", tags=["laws"])
     def predict(study: str, asked: Annotated[PredictionAsked, Query()]) -> Response:
@@ -269,12 +274,19 @@ def _count(text: str | None) -> int | None:
 
 
 def _json(document: Any, status: int = 200) -> Response:
+    return _answer(_text(document), status)
+
+
+def _answer(text: str, status: int = 200) -> Response:
+    return Response(text, status, media_type="application/json")
+
+
+def _text(document: Any) -> str:
     """A document as JSON; what is no number in JSON becomes null."""
     try:
-        text = json.dumps(document, default=str, allow_nan=False)
+        return json.dumps(document, default=str, allow_nan=False)
     except ValueError:
-        text = json.dumps(_finite(document), default=str)
-    return Response(text, status, media_type="application/json")
+        return json.dumps(_finite(document), default=str)
 
 
 def _finite(value: Any) -> Any:
