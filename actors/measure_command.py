@@ -32,13 +32,7 @@ from actors.measure_view import (
 from actors.pareto import ParetoPoint, pareto
 from kernels.activity import out_norms
 from kernels.thresholds import save_thresholds
-from study.errors import DefinitionError, SparsingError
-
-
-class PrecisionError(SparsingError):
-    """The data ran out before the wished precision was reached (exit code 4)."""
-
-    exit_code = 4
+from study.errors import DefinitionError, PrecisionError, SparsingError
 
 
 @click.command()
