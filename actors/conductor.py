@@ -13,7 +13,8 @@ from actors.cluster import check_room, connect
 from actors.controller import Controller, last_line
 from actors.data.prepare import prepare
 from actors.gang import worker_environment
-from actors.laws import LawService
+from actors.laws import LOOPBACK, LawService
+from analysis.server import check_address
 from study.errors import SparsingError
 from study.status_commands import live_view
 from study.store import StudyStore
@@ -36,6 +37,7 @@ def conduct(store: StudyStore, address: str | None, metrics_port: int) -> dict[s
     connect(address)
     try:
         check_room(store.study.resources)
+        check_address(LOOPBACK, metrics_port)
         data = prepare(store.study, store.path.parent / "data", _say)
         conductor = Conductor(store, str(data.path), metrics_port)
         conductor.start()

@@ -189,7 +189,7 @@ def _transformers() -> Any:
     except ImportError as error:
         raise DefinitionError(
             "measuring a Hugging Face model needs the package 'transformers'; "
-            "pip install "sparsing[foreign]" (transformers)"
+            "pip install transformers"
         ) from error
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()

@@ -7,13 +7,15 @@ from analysis.server import Server
 from analysis.service import application
 from study.store import StudyStore
 
+LOOPBACK = "127.0.0.1"
+
 
 class LawService:
     """Follows one study's store, and serves it on this node's loopback as `sparsing serve` does."""
 
     def __init__(self, study_path: str, port: int) -> None:
         self._study = FollowedStudy(StudyStore.open(".", study_path))
-        self._server = Server(application([self._study]), "127.0.0.1", port)
+        self._server = Server(application([self._study]), LOOPBACK, port)
         self._server.__enter__()
         self._study.__enter__()
 

@@ -63,6 +63,11 @@ class Server:
         self._socket.close()
 
 
+def check_address(host: str, port: int) -> None:
+    """Raise DefinitionError where nothing could be served at an address now."""
+    _listen(host, port).close()
+
+
 def _listen(host: str, port: int) -> socket.socket:
     try:
         if not 0 <= port <= HIGHEST_PORT:  # getaddrinfo would take 65536 for 0
