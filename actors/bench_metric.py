@@ -21,7 +21,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -57,7 +57,7 @@ CANDIDATES = 2**16
 
 RATIO_TOLERANCE = 0.005
 THRESHOLD_TOLERANCE = 1e-4
-SORTED_LAYERS = (0, LAYERS // 2, LAYERS - 1)
+SORTED_LAYERS = (0, LAYERS - 1)
 """Layers whose crossings are also computed by sorting."""
 
 
@@ -193,33 +193,38 @@ class GridLayer:
 
 
 @torch.no_grad()
-def crossing_by_sorting(z: Tensor, w_out: Tensor, cett: float) -> float:
-    """The exact crossing: every contribution of every token, sorted, in float64; tokens alike."""
-    z, w_out = z.double(), w_out.double()
-    norms, values, rises = torch.linalg.vector_norm(w_out, dim=0), [], []
-    for chunk in z.split(32):
+def crossings_by_sorting(z: Tensor, w_out: Tensor, cetts: Sequence[float]) -> list[float]:
+    """The exact crossings: every contribution of every token, sorted, in float64; tokens alike."""
+    z, columns = z.double(), w_out.double().T.contiguous()
+    norms, values, rises = torch.linalg.vector_norm(columns, dim=1), [], []
+    for chunk in z.split(4):
         sizes, order = (chunk.abs() * norms).sort(-1)
-        vectors = w_out.T[order] * chunk.gather(1, order).unsqueeze(-1)
-        tails = torch.linalg.vector_norm(vectors.cumsum_(1), dim=-1)
-        rises.append((tails / tails[:, -1:]).diff(prepend=tails[:, :1] * 0, dim=1).flatten())
+        tails = columns.index_select(0, order.flatten()).view(*order.shape, -1)
+        tails *= chunk.gather(1, order).unsqueeze(-1)
+        for rank in range(1, tails.shape[1]):
+            tails[:, rank] += tails[:, rank - 1]
+        lengths = torch.linalg.vector_norm(tails, dim=-1)
+        rises.append((lengths / lengths[:, -1:]).diff(prepend=lengths[:, :1] * 0, dim=1).flatten())
         values.append(sizes.flatten())
     value, order = torch.cat(values).sort()
     means = torch.cat(rises)[order].cumsum(0) / len(z)
-    return float(value[(means >= cett).nonzero()[0]])
+    return [float(value[(means >= cett).nonzero()[0]]) for cett in cetts]
 
 
-def threshold_error(subject: Subject, choose: Sequences, found: Search) -> float:
-    """Largest relative distance of thresholds from the exact crossings of their CETT value."""
-    errors: list[float] = []
+def threshold_errors(subject: Subject, choose: Sequences, found: list[Search]) -> list[float]:
+    """Largest relative distance of each one's thresholds from the exact crossings of its CETT."""
+    errors: list[list[float]] = []
 
     def visit(layer: int, _: slice, gate: Tensor, z: Tensor, out: Tensor) -> None:
         if layer in SORTED_LAYERS:
             weight = subject.ffns[layer].w_out.weight
-            exact = crossing_by_sorting(z.flatten(0, 1), weight, found.cett)
-            errors.append(abs(found.thresholds[layer] / exact - 1))
+            exact = crossings_by_sorting(z.flatten(0, 1), weight, [each.cett for each in found])
+            errors.append(
+                [abs(s.thresholds[layer] / e - 1) for s, e in zip(found, exact, strict=True)]
+            )
 
     subject.losses(choose, visit)
-    return max(errors)
+    return np.max(errors, axis=0).tolist()
 
 
 def activation_ratio(subject: Subject, choose: Sequences, found: Search) -> float:
@@ -261,7 +266,7 @@ def _cases(name: str, subject: Subject, choose: Sequences, runs: int) -> list[Ca
     at_theirs = replace(mine, thresholds=Probe(subject, choose).thresholds(theirs.cett))
     both = ((mine, theirs), (at_theirs, theirs))
     ratios, same = (tuple(activation_ratio(subject, choose, s) for s in pair) for pair in both)
-    errors = tuple(threshold_error(subject, choose, each) for each in (mine, theirs))
+    errors = tuple(threshold_errors(subject, choose, [mine, theirs]))
     if abs(same[0] / same[1] - 1) > RATIO_TOLERANCE or errors[0] > THRESHOLD_TOLERANCE:
         raise SparsingError(
             f"{name}: at CETT {theirs.cett:.6f} activation ratios are {same[0]:.6f} and "

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from actors import bench_interval, bench_metric
-from actors.bench_metric import GridLayer, crossing_by_sorting, ours, reference, written
+from actors.bench_metric import GridLayer, crossings_by_sorting, ours, reference, written
 from actors.measure_model import Subject
 from actors.measure_search import Probe
 from actors.measure_tokens import Sequences, of_stream
@@ -40,8 +40,9 @@ def test_the_reference_finds_the_exact_crossing_but_for_its_grid(
 ) -> None:
     monkeypatch.setattr(bench_metric, "SORTED_LAYERS", (0, 1))
     theirs, mine = reference(subject, text), ours(subject, text)
-    assert bench_metric.threshold_error(subject, text, mine) < 1e-4
-    assert bench_metric.threshold_error(subject, text, theirs) < 1e-2
+    errors = bench_metric.threshold_errors(subject, text, [mine, theirs])
+    assert errors[0] < 1e-4
+    assert errors[1] < 1e-2
     assert mine.cett == pytest.approx(theirs.cett, rel=0.1)
     assert Probe(subject, text).thresholds(theirs.cett) == pytest.approx(
         theirs.thresholds, rel=1e-2
@@ -57,7 +58,7 @@ def test_a_grid_to_the_quantile_prunes_nothing_of_very_sparse_layers() -> None:
     assert (
         not at_least(contributions(z, out_norms(w_out)), grid.threshold(0.05)).logical_not().any()
     )
-    assert crossing_by_sorting(z, w_out, 0.05) == pytest.approx(0.1)
+    assert crossings_by_sorting(z[:, :3], w_out[:, :3], [0.05]) == pytest.approx([0.1])
 
 
 @pytest.mark.slow
