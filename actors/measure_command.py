@@ -32,13 +32,7 @@ from actors.measure_view import (
 from actors.pareto import ParetoPoint, pareto
 from kernels.activity import out_norms
 from kernels.thresholds import save_thresholds
-from study.errors import DefinitionError, SparsingError
-
-
-class PrecisionError(SparsingError):
-    """The data ran out before the wished precision was reached (exit code 4)."""
-
-    exit_code = 4
+from study.errors import DefinitionError, PrecisionError, SparsingError
 
 
 @click.command()
@@ -59,10 +53,14 @@ class PrecisionError(SparsingError):
     show_default=True,
     help="What counts as active.",
 )
-@click.option("--p", type=click.FloatRange(0, 100, min_open=True), help="cett_ppl: % [1].")
+@click.option(
+    "--p",
+    type=click.FloatRange(0, 100, min_open=True),
+    help="cett_ppl: rise of perplexity in % [1].",
+)
 @click.option("--k", type=click.IntRange(min=1), help="topk: active neurons per layer.")
 @click.option("--eps", type=click.FloatRange(min=0), help="fat: smallest |s| of an active neuron.")
-@click.option("--cett", type=click.FloatRange(0, 1), help="cett: the CETT value.")
+@click.option("--cett", type=click.FloatRange(0, 1, min_open=True), help="cett: the CETT value.")
 @click.option(
     "--tokens",
     type=click.IntRange(min=1),

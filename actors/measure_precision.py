@@ -6,12 +6,12 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from actors.measure import Measurement, measure_rules
+from actors.measure import Measurement, measure_at, measure_rules
 from actors.measure_model import Subject
 from actors.measure_search import Found, Probe, search_cett
 from actors.measure_text import SMALLEST_SEQUENCES, Halves
 from actors.measure_tokens import Sequences
-from kernels.activity import Cett, Fat, Rule, StraightforwardRelu, TopK
+from kernels.activity import Fat, Rule, StraightforwardRelu, TopK
 from study.errors import DefinitionError
 
 PARAMETERS = {"relu": None, "topk": "k", "fat": "eps", "cett": "cett", "cett_ppl": "p"}
@@ -134,13 +134,7 @@ def _measure(
         say("searching the CETT value")
         found = search_cett(probes, metric.parameter, guess)
     say(f"CETT {found.cett:.4g}: counting active neurons, dense and sparse loss")
-    measurements = [_at(probe, halves, found, metric.name) for probe in probes]
+    measurements = [measure_at(probe, halves.report, found, metric.name) for probe in probes]
     chosen = int(halves.choose.counts.sum())
     made = Measured(measurements=measurements, report=halves.report, chosen_tokens=chosen)
     return made, found
-
-
-def _at(probe: Probe, halves: Halves, found: Found, name: str) -> Measurement:
-    rules = [Cett(eps) for eps in probe.thresholds(found.cett)]
-    drawn = probe.threshold_draws(found.cett, found.shifts)
-    return measure_rules(probe.subject, halves.report, rules, name, cett=found.cett, drawn=drawn)

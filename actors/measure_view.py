@@ -34,7 +34,7 @@ class Progress:
 
     def __init__(self) -> None:
         self._tokens = 0
-        self._started = self._said = time.monotonic()
+        self._started = self._said = 0.0
 
     def say(self, line: str) -> None:
         """A line of its own."""
@@ -42,8 +42,10 @@ class Progress:
 
     def forwarded(self, tokens: int) -> None:
         """Count a forward's tokens; now and then say how many there were."""
-        self._tokens += tokens
         now = time.monotonic()
+        if not self._tokens:
+            self._started = self._said = now
+        self._tokens += tokens
         if now - self._said >= PROGRESS_SECONDS:
             self._said = now
             rate = self._tokens / (now - self._started)
@@ -185,8 +187,11 @@ def _bound_note(cett: float | None, p_percent: float | None) -> str | None:
             f"note: even CETT 1 raises perplexity by less than {p_percent:g} % on the choosing "
             "half; is the model trained, and on such text?"
         )
-    if cett is not None and cett <= LOWEST_CETT:
-        return f"note: even CETT {LOWEST_CETT:g} raises perplexity by more than {p_percent:g} %"
+    if cett is not None and cett <= LOWEST_CETT * (1 + 1e-9):
+        return (
+            f"note: the search ends at CETT {LOWEST_CETT:g}, where next to nothing is left out; "
+            f"a rise of {p_percent:g} % lies below it"
+        )
     return None
 
 

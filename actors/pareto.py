@@ -112,18 +112,13 @@ def _ways(subject: Subject, choose: Sequences, ratios: Sequence[float]) -> list[
     def of_model(metric: str, parameter: float | None, rule: Rule) -> _Way:
         return _Way(metric=metric, parameter=parameter, rules=[rule] * layers)
 
-    found = [of_model("relu", None, StraightforwardRelu())] if _gates_are_zero(subject) else []
+    found = [of_model("relu", None, StraightforwardRelu())] if subject.gates_are_zero else []
     found += [of_model("topk", k, TopK(k)) for k in numbers_of_neurons(d_f, ratios)]
     found += [of_model("fat", eps, Fat(eps)) for eps in gate_thresholds(subject, choose, ratios)]
     for cett, thresholds in cett_thresholds(Probe(subject, choose), ratios):
         rules = [Cett(eps) for eps in thresholds]
         found.append(_Way(metric="cett", parameter=cett, rules=rules))
     return found
-
-
-def _gates_are_zero(subject: Subject) -> bool:
-    """Whether the activation function turns negative gates into exact zeros."""
-    return all(not ffn.sigma(torch.tensor(-1.0)) for ffn in subject.ffns)
 
 
 def numbers_of_neurons(d_f: int, ratios: Sequence[float]) -> list[int]:

@@ -190,6 +190,7 @@ def laws_of(study: Study, run: Run) -> list[str]:
 
 def read_curves(store: StudyStore, runs: list[str] | None = None) -> dict[str, Curve]:
     """The measured curve of each run, or of `runs`; stage `final` where all live points have it."""
+    half_width = (pl.col("activation_ratio_high") - pl.col("activation_ratio_low")) / 2
     rows = (
         store.scan("sparsity", runs)
         .filter(
@@ -204,6 +205,7 @@ def read_curves(store: StudyStore, runs: list[str] | None = None) -> dict[str, C
         .agg(
             "tokens",
             "activation_ratio",
+            half_width.alias("half_width"),
             pl.col("attempt", "step").max(),
             pl.col("written_at").max().alias("measured_at"),
         )

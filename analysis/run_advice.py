@@ -11,7 +11,7 @@ from analysis.agreement import disagreement, precise_enough
 from analysis.comparison import CURVE_LAWS, UNDECIDED, Criteria, undecided
 from analysis.extension import FARTHEST, Needed, further_checkpoints, tokens_needed
 from analysis.fit import Fit
-from analysis.fitting import fit_curve
+from analysis.fit_rows import fit_again
 from analysis.wish import Estimate, Wish
 from study.definition import Study
 from study.plan import Cost
@@ -80,8 +80,7 @@ class Case:
 
     def fit(self) -> Fit:
         """That law's fit, made again from the rows that it rests on."""
-        row = self.row
-        return fit_curve(row["rows_tokens"], row["rows_activation_ratio"], law=row["law"], drop=0)
+        return fit_again(self.row)
 
     @property
     def trained(self) -> float:

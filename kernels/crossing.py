@@ -18,7 +18,7 @@ from torch import Tensor
 
 from kernels.activity import at_least, contributions, out_norms
 
-WALKED_TOKENS = 256
+WALKED_TOKENS = 512
 """Tokens whose tails are walked together; few enough that they stay in the processor's cache."""
 
 MOST_STEPS = 2**23

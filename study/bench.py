@@ -20,6 +20,8 @@ from rich.table import Table
 
 BENCHMARKS = {
     "train": "actors.bench_train",
+    "metric": "actors.bench_metric",
+    "interval": "actors.bench_interval",
     "fit": "analysis.bench_fit",
     "ffn": "kernels.bench_ffn",
 }
@@ -101,6 +103,8 @@ def bench(name: str, repeats: int, as_json: bool) -> None:
     \b
     Examples:
       sparsing bench train            a training shard against plain PyTorch and transformers
+      sparsing bench metric           CETT-PPL-1% against nested bisection; takes minutes
+      sparsing bench interval         how often intervals of activation ratios hold the truth
       sparsing bench fit --json
       sparsing bench ffn --repeats 15
     """

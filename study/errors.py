@@ -25,3 +25,9 @@ class RunsFailedError(SparsingError):
     """The study ended, but runs of it failed; it can be resumed (exit code 4)."""
 
     exit_code = 4
+
+
+class PrecisionError(SparsingError):
+    """The data ran out before the wished precision was reached (exit code 4)."""
+
+    exit_code = 4

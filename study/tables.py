@@ -177,7 +177,7 @@ TABLES: dict[str, Table] = {
         ),
         Table(
             name="fits",
-            version=1,
+            version=2,
             about="Every fit ever made, with what is needed to repeat it.",
             optional=frozenset(
                 {
@@ -185,6 +185,7 @@ TABLES: dict[str, Table] = {
                     "limit_low",
                     "limit_high",
                     "mse",
+                    "rows_weight",
                     "criteria",
                     "warnings",
                     "fit_seconds",
@@ -206,6 +207,10 @@ TABLES: dict[str, Table] = {
                 "dropped": (_I64, "points of warm-up and decay, not fitted"),
                 "rows_tokens": (pa.list_(_I64), "training tokens of the points fitted"),
                 "rows_activation_ratio": (pa.list_(_F64), "activation ratios of the points fitted"),
+                "rows_weight": (
+                    pa.list_(_F64),
+                    "weights of the points, by their intervals, mean 1; null = all alike",
+                ),
                 "settings": (_TEXT, "JSON: loss, optimizer, start rule, bounds, seed"),
                 "warnings": (_TEXT, "JSON list of what a reader must know"),
                 "fit_seconds": (_F64, "wall time of the fit"),

@@ -172,6 +172,12 @@ def test_plain_output_and_progress(folder: Path) -> None:
     assert "searching the CETT value" in result.stderr
 
 
+def test_untrained_model_is_remarked_on(folder: Path, tmp_path: Path) -> None:
+    untrained = save(family("Mistral", hidden_act="relu"), tmp_path / "untrained")
+    result = call(folder, str(untrained), "--tokens", "4096")
+    assert "is the model trained" in result.stdout
+
+
 def test_pareto(folder: Path) -> None:
     document = measured(folder, str(folder / "llama"), "--pareto", "--tokens", "8000")
     rows = document["models"][0]["pareto"]
@@ -191,6 +197,7 @@ def test_pareto(folder: Path) -> None:
         (["--thresholds", "t.bin"], "must end in .safetensors"),
         (["--thresholds", "none/t.safetensors"], "no folder none"),
         (["--metric", "topk", "--k", "9", "--thresholds", "t.safetensors"], "finds no thresholds"),
+        (["--metric", "cett", "--cett", "0"], "is not in the range"),
         (["--pareto", "--p", "2"], "--pareto takes no"),
         (["--tokens", "500"], "--tokens 500 is too few"),
         (["--sequence-tokens", "300"], "was made for at most 256"),
