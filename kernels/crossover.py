@@ -82,11 +82,22 @@ def sparse_pays(device: str, dtype: torch.dtype, tokens: int, elements: int, act
 def _find(device: str, dtype: torch.dtype, tokens: int, elements: int) -> Crossover | None:
     if device != "cpu" or elements < SMALLEST:
         return None
-    # Processors with AVX-512 may have bfloat16 products of their own: not measured.
-    if dtype == torch.bfloat16 and torch.backends.cpu.get_cpu_capability() != "AVX2":
+    if dtype == torch.bfloat16 and not _bfloat16_measured():
         return None
-    if compiled() is None:
+    if not _is_compiled():
         table = GATHERED
     else:
         table = COMPILED_LARGE if elements >= LARGE else COMPILED_MEDIUM
     return next((row for row in table.get(dtype, ()) if tokens <= row.tokens), None)
+
+
+# torch.compile asks once, and does not look into how a library is compiled.
+@torch.compiler.assume_constant_result
+def _is_compiled() -> bool:
+    return compiled() is not None
+
+
+@torch.compiler.assume_constant_result
+def _bfloat16_measured() -> bool:
+    """Processors with AVX-512 may have bfloat16 products of their own: not measured."""
+    return torch.backends.cpu.get_cpu_capability() == "AVX2"
