@@ -53,7 +53,7 @@ COMPILED_LARGE: Table = {
     torch.bfloat16: (Crossover(ANY, True, 1.0),),
 }
 GATHERED: Table = {
-    torch.float32: (Crossover(2, False, 0.1), Crossover(4, False, 0.05)),
+    torch.float32: (Crossover(2, False, 0.12), Crossover(4, False, 0.06)),
 }
 
 
