@@ -8,7 +8,6 @@ lock on the study, and each reads again what another has fitted, so that nothing
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from contextlib import ExitStack, closing, suppress
@@ -32,7 +31,7 @@ TURN_SECONDS = 0.05
 """How often a refitter asks whether another one has ended its turn."""
 
 Key = tuple[str, tuple[int, ...], tuple[float, ...]]
-Names = frozenset[str]
+Names = frozenset[tuple[str, int]]
 
 
 def refit(store: StudyStore, *, code_version: str) -> int:
@@ -98,7 +97,7 @@ class Refitter:
             new = self._names("sparsity", run.id) - self._measured.get(run.id, Names())
             folder = self._store.partition("sparsity", run.id)
             with suppress(FileNotFoundError):
-                times += [max((folder / name).stat().st_mtime for name in new)] if new else []
+                times += [max((folder / name).stat().st_mtime for name, _ in new)] if new else []
         now = time.time()
         return max(0.0, now - min(times, default=now))
 
@@ -174,11 +173,8 @@ class Refitter:
         ]
 
     def _names(self, table: str, run: str) -> Names:
-        """What lies in a run's folder of a table; files never change, so names tell."""
-        try:
-            return frozenset(os.listdir(self._store.partition(table, run)))
-        except FileNotFoundError:
-            return Names()
+        """What tells whether a run has new rows in a table."""
+        return self._store.state(table, run)
 
 
 def laws_of(study: Study, run: Run) -> list[str]:

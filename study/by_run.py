@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
 import polars as pl
 
 from study.store import StudyStore
-
-SETTLED_NS = 2 * 10**9
-"""A folder that changed later than this before a look may change again without a new time."""
 
 T = TypeVar("T")
 
@@ -34,17 +30,16 @@ class ByRun(Generic[T]):
     ) -> None:
         self._store, self._table, self._read, self._newest = store, table, read, newest
         self._known: dict[str, T] = {}
-        self._seen: dict[str, int] = {}
+        self._seen: dict[str, frozenset[tuple[str, int]]] = {}
         self._lock = threading.Lock()
 
     def now(self) -> dict[str, T]:
         """By run, as the store stands; runs without rows are left out."""
         with self._lock:
-            settled = time.time_ns() - SETTLED_NS
-            times = self._store.changed_ns(self._table)
-            changed = [run for run, at in times.items() if at != self._seen.get(run)]
+            states = self._store.states(self._table)
+            changed = [run for run, state in states.items() if state != self._seen.get(run)]
             if changed:
                 rows = self._store.scan(self._table, changed, newest=self._newest)
                 self._known = self._known | self._read(rows)
-            self._seen = {run: at for run, at in times.items() if at < settled}
+            self._seen = states
             return self._known

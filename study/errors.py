@@ -25,3 +25,9 @@ class RunsFailedError(SparsingError):
     """The study ended, but runs of it failed; it can be resumed (exit code 4)."""
 
     exit_code = 4
+
+
+class DamagedError(SparsingError):
+    """A store does not hold what was put there (exit code 4)."""
+
+    exit_code = 4

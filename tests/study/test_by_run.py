@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import os
-import time
 from pathlib import Path
 
 import polars as pl
@@ -32,34 +30,17 @@ class Reads:
         return counts
 
 
-def settle(store: StudyStore) -> None:
-    """Let the steps of both runs be of a minute ago."""
-    for run in (RELU, SILU):
-        before = time.time() - 60
-        os.utime(store.partition("steps", run), (before, before))
-
-
 def test_only_runs_with_new_rows_are_read_again(store) -> None:
     reads = Reads()
     steps = ByRun(store, "steps", reads)
     assert steps.now() == {}
     write_rows(store, "steps", RELU, [step_row(1)])
     write_rows(store, "steps", SILU, [step_row(1), step_row(2)])
-    settle(store)
     assert steps.now() == {RELU: 1, SILU: 2}
     assert steps.now() == {RELU: 1, SILU: 2}
     write_rows(store, "steps", RELU, [step_row(2), step_row(3)])
     assert steps.now() == {RELU: 3, SILU: 2}
     assert reads.runs == [{RELU, SILU}, {RELU}]
-
-
-def test_what_is_not_settled_is_read_again(store) -> None:
-    reads = Reads()
-    steps = ByRun(store, "steps", reads)
-    write_rows(store, "steps", RELU, [step_row(1)])
-    steps.now()
-    steps.now()
-    assert reads.runs == [{RELU}, {RELU}]
 
 
 def test_newest_gives_the_last_commit_only(store) -> None:
