@@ -41,6 +41,11 @@ def partition_parts(table: str, run: str) -> tuple[str, str, str]:
     return "tables", table, f"run={check_identifier(run, 'id of a run')}"
 
 
+def lock_path(study_path: Path, table: str, run: str, stream: str) -> Path:
+    """The file whose lock a stream's writer holds; temporary files are beside it."""
+    return study_path / ".writing" / table / run / f"{stream}.lock"
+
+
 @contextmanager
 def stream_lock(path: Path, patience_seconds: float = 0.0) -> Iterator[None]:
     """Hold a stream's lock; BlockingIOError when another writer holds it for so long."""

@@ -69,7 +69,8 @@ class TableSource:
             rows = self._rows(predicate)
             rows = rows if n_rows is None else rows.head(n_rows)
             rows = rows if predicate is None else rows.filter(predicate)
-            return (rows if columns is None else rows.select(columns)).collect()
+            # Of no column polars would take no row either, and count none.
+            return (rows if columns is None else rows.select(columns or ["run"])).collect()
 
         yield again_when_vanished(read)
 

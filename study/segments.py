@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -27,12 +27,13 @@ ROW_GROUP_BYTES = 32 * 2**20
 def write_segment(
     folder: Path,
     scratch: Path,
-    name: Callable[[str], Segment],
+    stream: str,
+    generations: Range,
     parts: Iterable[pa.Table],
     schema: pa.Schema,
     covered: Coverage,
 ) -> Segment:
-    """Write rows as a segment, durably; `name` makes one of the file's digest.
+    """Write rows as a segment of generations first to last, durably.
 
     `scratch` is a folder on the same file system. Parts are written in `schema`, whose metadata
     are kept.
@@ -47,7 +48,7 @@ def write_segment(
                     writer.write_table(rows)
             file.flush()
             os.fsync(file.fileno())
-        segment = name(digest_of(temporary))
+        segment = Segment(stream, *generations, digest_of(temporary))
         try:
             os.link(temporary, folder / segment.name)
         except FileExistsError:

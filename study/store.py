@@ -87,7 +87,7 @@ class StudyStore:
 
     def runs_present(self, table: str) -> list[str]:
         """Ids of the runs that have rows in a table, sorted."""
-        return [run for run, folder in self._folders(table).items() if list_streams(folder)]
+        return [run for run, folder in self.folders(table).items() if list_streams(folder)]
 
     def state(self, table: str, run: str) -> frozenset[tuple[str, int]]:
         """Names of a run's files of a table with the sizes of logs: the same rows while the same.
@@ -98,9 +98,9 @@ class StudyStore:
 
     def states(self, table: str) -> dict[str, frozenset[tuple[str, int]]]:
         """The state of each run that has a folder."""
-        return {run: partition_state(path) for run, path in self._folders(table).items()}
+        return {run: partition_state(path) for run, path in self.folders(table).items()}
 
-    def _folders(self, table: str, run: str | Sequence[str] | None = None) -> dict[str, Path]:
+    def folders(self, table: str, run: str | Sequence[str] | None = None) -> dict[str, Path]:
         """Folder of each run's files of a table, of all runs or some."""
         if run is not None:
             runs = [run] if isinstance(run, str) else list(run)
@@ -121,14 +121,14 @@ class StudyStore:
         only the last commit of each stream, or its last segment where the log is sealed. Collecting
         raises DamagedError where a file is missing.
         """
-        self._folders(table, run)  # a run's id that cannot be is said at once
+        self.folders(table, run)  # a run's id that cannot be is said at once
         schema = _table(table).schema
-        return TableSource(schema, lambda: self._folders(table, run), newest=newest).frame()
+        return TableSource(schema, lambda: self.folders(table, run), newest=newest).frame()
 
     def count_rows(self, table: str) -> int:
         """Rows of a table; quick when asked again, for segments never change."""
         return again_when_vanished(
-            lambda: sum(self._rows_in(folder) for folder in self._folders(table).values())
+            lambda: sum(self._rows_in(folder) for folder in self.folders(table).values())
         )
 
     def _rows_in(self, folder: Path) -> int:

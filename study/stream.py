@@ -57,7 +57,8 @@ class Stream:
         self.name = stream
         self._study_path, self._parts = study_path, commits.partition_parts(table, run)
         self.folder = study_path.joinpath(*self._parts)
-        self._scratch = study_path / ".writing" / table / run
+        self._lock = commits.lock_path(study_path, table, run, stream)
+        self._scratch = self._lock.parent
         self.coverage = Coverage()
         """Sequence numbers that are durable."""
         self._files = StreamFiles(stream)
@@ -76,8 +77,7 @@ class Stream:
     @contextmanager
     def locked(self, patience_seconds: float = 0.0) -> Iterator[None]:
         """Hold the stream's lock; BlockingIOError when another holds it for so long."""
-        lock = self._scratch / f"{self.name}.lock"
-        with commits.stream_lock(lock, patience_seconds), self._busy:
+        with commits.stream_lock(self._lock, patience_seconds), self._busy:
             yield
 
     def look(self) -> None:
@@ -273,7 +273,8 @@ class Stream:
         return write_segment(
             self.folder,
             self._scratch,
-            lambda digest: Segment(self.name, first, last, digest),
+            self.name,
+            (first, last),
             parts(),
             joint_schema(schemas),
             covered,

@@ -161,7 +161,9 @@ def test_files_of_other_schema_versions_are_read(tmp_path):
     )
     newer = now.append_column("gpu_temperature", pa.array([71.0]))
     for generation, rows in enumerate((older, now, newer)):
-        metadata = rows.schema.metadata | {SEQUENCE_NUMBERS: b"[[%d, %d]]" % (generation, generation)}
+        metadata = rows.schema.metadata | {
+            SEQUENCE_NUMBERS: b"[[%d, %d]]" % (generation, generation)
+        }
         put_segment(folder, generation, rows.replace_schema_metadata(metadata))
     frame = store.scan("steps").collect()
     assert frame.columns == TABLES["steps"].schema.names
