@@ -134,13 +134,14 @@ def list_names(folder: Path) -> frozenset[str]:
     One listing may miss a file that is made meanwhile, and also the one that it replaces and that
     is removed meanwhile. Two equal listings in a row are a state that really was.
     """
-    seen = _list(folder)
-    while (again := _list(folder)) != seen:
+    seen = names_now(folder)
+    while (again := names_now(folder)) != seen:
         seen = again
     return seen
 
 
-def _list(folder: Path) -> frozenset[str]:
+def names_now(folder: Path) -> frozenset[str]:
+    """The names in a folder by one listing; empty when it is not there."""
     try:
         return frozenset(os.listdir(folder))
     except FileNotFoundError:

@@ -30,7 +30,7 @@ from study.log import (
     read_log,
     whole_frames,
 )
-from study.partition import Log, Segment, StreamFiles, list_streams
+from study.partition import Log, Segment, StreamFiles, list_streams, names_now
 from study.segments import check_digest, joint_schema, read_footer, read_rows, write_segment
 
 LOOKS = 50
@@ -62,6 +62,7 @@ class Stream:
         self.coverage = Coverage()
         """Sequence numbers that are durable."""
         self._files = StreamFiles(stream)
+        self._names: frozenset[str] = frozenset()
         self._known: set[Segment] = set()
         self._tip: _Tip | None = None
         self._failed = False
@@ -94,6 +95,7 @@ class Stream:
                     raise
 
     def _look_once(self) -> None:
+        names = names_now(self.folder)
         files = (list_streams(self.folder, self.name) or [StreamFiles(self.name)])[0]
         new = [segment for segment in files.segments if segment not in self._known]
         ranges: list[Range] = []
@@ -109,7 +111,7 @@ class Stream:
             self._set_tip(files.log, inode, content)
         self.coverage.update(ranges)
         self._known.update(new)
-        self._files = files
+        self._files, self._names = files, names
 
     def _is_as_left(self, log: Log) -> bool:
         """Whether a log has not changed since this process last saw it."""
@@ -133,16 +135,25 @@ class Stream:
 
     def prepare(self) -> None:
         """Make ready for an append: clean up after those who were killed, mend the log's end."""
-        tip = self._tip
-        if tip is not None and not self._failed:
-            with suppress(FileNotFoundError):
-                if self._is_as_left(tip.log):
-                    return
+        if self._nothing_happened():
+            return
         self._look()
         self._clean()
         if self._files.log is not None:
             self._mend(self._files.log)
         self._failed = False
+
+    def _nothing_happened(self) -> bool:
+        """Whether the folder and the log are as this process left them.
+
+        The log alone does not tell: a killed sealer may have left it beside its segment, and what
+        is appended to it then is never read.
+        """
+        if self._tip is None or self._failed or names_now(self.folder) != self._names:
+            return False
+        with suppress(FileNotFoundError):
+            return self._is_as_left(self._tip.log)
+        return False
 
     def _clean(self) -> None:
         """Remove files whose generations are in segments that hold what was put there."""
@@ -212,7 +223,7 @@ class Stream:
             os.fsync(file)
             inode = os.fstat(file).st_ino
         commits.sync_folder(self.folder)
-        self._files = replace(self._files, log=log)
+        self._files, self._names = replace(self._files, log=log), self._names | {log.name}
         schema = batch.schema.serialize().to_pybytes()
         return _Tip(log, inode, len(start + first), frame_crc(first), schema, time.time())
 
@@ -234,6 +245,7 @@ class Stream:
 
     def _replace(self, segments: list[Segment], log: Log | None) -> None:
         """Write one segment of the rows of these files, then remove these."""
+        self._tip = None  # when this fails halfway, the next append looks again
         data = b"" if log is None else commits.read_file(self.folder / log.name)[0]
         content = read_log(data)
         frames = list(content.commits)

@@ -1,10 +1,8 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -104,7 +102,7 @@ def test_a_damaged_segment_is_set_aside_and_its_steps_can_be_written_again(tmp_p
     store = filled(tmp_path)
     damaged = segments_of(store)[0]
     flip(damaged, 800)
-    with pytest.raises(DamagedError, match="changed or damaged|was changed"):
+    with pytest.raises(DamagedError, match="it was changed or damaged"):
         store.seal("r")
     repair_store(store)
     assert steps_in(store) == [2, 3, 4, 5]

@@ -18,6 +18,7 @@ from study import commits, partition, segments, stream
 from study.store import StudyStore
 from study.store_check import check_store
 from study.stream import Stream
+from study.writer import StoreError
 
 ERRORS = (errno.ENOSPC, errno.EIO, errno.EMFILE, errno.EROFS)
 CALLS = ("open", "pwrite", "fsync", "fdatasync", "ftruncate", "link", "listdir", "stat")
@@ -58,6 +59,7 @@ def faulty_disk(seed: int, probability: float) -> Iterator[FaultyOs]:
     with pytest.MonkeyPatch.context() as patch:
         for module in MODULES:
             patch.setattr(module, "os", disk)
+        patch.setattr("study.writer.LAST_RETRY_SECONDS", 0.05)
         yield disk
 
 
@@ -124,10 +126,11 @@ def test_nothing_is_acknowledged_that_is_not_durable(tmp_path, name, monkeypatch
         setattr(faulty, name, fail)
         for module in MODULES:
             monkeypatch.setattr(module, "os", faulty)
-        writer._seal_when(0, 0)
-        if name in ("pwrite", "fdatasync"):
+        if name in ("fsync", "link"):
+            writer._seal_when(0, 0)
+        else:
             writer.append(1, [step_row(1)])
-            with pytest.raises(stream.commits.DefinitionError.__base__, match="injected"):
+            with pytest.raises(StoreError, match="injected"):
                 writer.flush()
             assert not writer.has(1)
         monkeypatch.undo()
@@ -223,6 +226,21 @@ def test_a_log_of_another_schema_is_sealed_before_the_next_commit(tmp_path):
     assert sorted(os.listdir(store.partition("steps", "r")))[0] == "_main-000002.log"
     assert steps_in(store) == [0, 1, 2]
     assert [f.kind for f in check_store(store).findings] == ["version"]
+
+
+def test_a_log_beside_its_segment_takes_no_more_commits(tmp_path):
+    """As after a sealer that was killed between linking the segment and unlinking the log."""
+    store = tiny_store(tmp_path)
+    with store.writer("steps", run="r", attempt=1) as writer:
+        writer.append(0, [step_row(0)])
+        writer.flush()
+        (log,) = store.partition("steps", "r").iterdir()
+        os.link(log, tmp_path / "kept")
+        store.seal("r")
+        os.link(tmp_path / "kept", log)
+        writer.append(1, [step_row(1)])
+        writer.flush()
+    assert steps_in(whole(store)) == [0, 1]
 
 
 def test_age_and_size_seal_a_log(tmp_path, monkeypatch):
