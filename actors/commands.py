@@ -24,7 +24,7 @@ from study.store import StudyStore
     "--metrics-port",
     default=9464,
     show_default=True,
-    help="Prometheus endpoint on loopback; 0 chooses a free port.",
+    help="Law service on loopback: /metrics, JSON, report; 0 chooses a free port.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
 def run(study: str, root: str, address: str | None, metrics_port: int, as_json: bool) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from typing import Any
 
 import click
@@ -14,13 +13,13 @@ from actors.cluster import check_room, connect
 from actors.controller import Controller, last_line
 from actors.data.prepare import prepare
 from actors.gang import worker_environment
-from actors.laws import LawService
+from actors.laws import LOOPBACK, LawService
+from analysis.server import check_address
 from study.errors import SparsingError
 from study.status_commands import live_view
 from study.store import StudyStore
 
 TICK_SECONDS = 0.25
-REFIT_SECONDS = 1.0
 LAW_SERVICE_RESTARTS = 10
 
 
@@ -38,6 +37,7 @@ def conduct(store: StudyStore, address: str | None, metrics_port: int) -> dict[s
     connect(address)
     try:
         check_room(store.study.resources)
+        check_address(LOOPBACK, metrics_port)
         data = prepare(store.study, store.path.parent / "data", _say)
         conductor = Conductor(store, str(data.path), metrics_port)
         conductor.start()
@@ -56,14 +56,13 @@ def conduct(store: StudyStore, address: str | None, metrics_port: int) -> dict[s
 
 
 class Conductor(threading.Thread):
-    """Turns the controller's loop beside the live view, and asks for refits."""
+    """Turns the controller's loop beside the live view; the law service refits by itself."""
 
     def __init__(self, store: StudyStore, data_path: str, metrics_port: int) -> None:
         super().__init__(name="controller", daemon=True)
         self.controller = Controller(store, data_path)
         self._laws = start_law_service(store, metrics_port)
-        _say(f"metrics: http://127.0.0.1:{ray.get(self._laws.metrics_port.remote())}/metrics")
-        self._refitting = self._laws.refit.remote()
+        self._laws_url: Any = self._laws.url.remote()
         self._stopping = threading.Event()
         self._error: BaseException | None = None
         self.failed: dict[str, str] = {}
@@ -71,24 +70,22 @@ class Conductor(threading.Thread):
     def run(self) -> None:
         """Tick until every run ended, then refit a last time."""
         try:
-            refitted = time.monotonic()
             while not self.controller.ended and not self._stopping.is_set():
                 self.controller.tick()
-                if time.monotonic() - refitted > REFIT_SECONDS and self._refit_is_over():
-                    self._refitting = self._laws.refit.remote()
-                    refitted = time.monotonic()
+                self._say_where_laws_are()
                 self._stopping.wait(TICK_SECONDS)
             if not self._stopping.is_set():
-                ray.get([self._refitting, self._laws.refit.remote()])
+                ray.get(self._laws.refit.remote())
             self.failed = self.controller.failed
         except BaseException as error:
             # Raised again by `stop`, in the thread that shows it.
             self._error = error
 
-    def _refit_is_over(self) -> bool:
-        done, _ = ray.wait([self._refitting], timeout=0)
-        ray.get(done)
-        return bool(done)
+    def _say_where_laws_are(self) -> None:
+        """Once, as soon as the law service has started, which training does not wait for."""
+        if self._laws_url and ray.wait([self._laws_url], timeout=0)[0]:
+            _say(f"law service: {ray.get(self._laws_url)} (report, JSON, /metrics)")
+            self._laws_url = None
 
     def stop(self) -> None:
         """End the loop and all actors.
@@ -104,7 +101,7 @@ class Conductor(threading.Thread):
 
 
 def start_law_service(store: StudyStore, metrics_port: int) -> Any:
-    """The law service on this node, whose loopback its metrics are served on."""
+    """The law service on this node, on whose loopback it serves."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     actor: Any = ray.remote(LawService).options(
         num_cpus=0,

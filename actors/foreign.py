@@ -27,6 +27,9 @@ from study.errors import DefinitionError, NotFoundError, SparsingError
 CONFIG, TOKENIZER = "config.json", "tokenizer.json"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
+DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+"""Precisions, as safetensors names them and as torch does."""
+
 MUP_KEYS = {"scale_emb": 1.0, "scale_depth": 1.0, "dim_model_base": 1.0}
 """Keys of a `minicpm` configuration with their defaults."""
 
@@ -41,8 +44,10 @@ class Foreign:
     """Activation function, as the configuration names it."""
     max_positions: int
     """Longest sequence it was made for, in tokens."""
-    precision: str
-    """In which precision its weights are stored and computed."""
+    stored: str
+    """Precision its FFN weights are stored in."""
+    computed: str
+    """Precision it is computed in."""
 
 
 class ForeignTokenizer:
@@ -104,13 +109,13 @@ def load_foreign(folder: Path, device: torch.device) -> Foreign:
             f"{folder}: {TOKENIZER} has ids up to {tokenizer.vocabulary_size - 1}, the model "
             f"embeds {rows} tokens; put the model's own tokenizer there"
         )
-    computed = str(next(model.parameters()).dtype).removeprefix("torch.")
     return Foreign(
         subject=Subject(model, _logits_of(model), config.vocab_size, device),
         tokenizer=tokenizer,
         activation=activation_name(config),
         max_positions=config.max_position_embeddings,
-        precision=f"weights in {stored}, computed in {computed}",
+        stored=stored,
+        computed=str(next(model.parameters()).dtype).removeprefix("torch."),
     )
 
 
@@ -220,13 +225,14 @@ def _logits_of(model: Any) -> Callable[[Tensor], Tensor]:
 
 
 def _stored_precision(folder: Path) -> str:
-    """Precision of the stored FFN weights, such as `BF16`."""
+    """Precision of the stored FFN weights, as torch calls it."""
     for path in sorted(folder.glob("*.safetensors")):
         try:
             with safe_open(path, framework="pt") as file:
                 for key in file.keys():  # noqa: SIM118 (not a dict)
                     if PROJECTIONS[0] in key:
-                        return file.get_slice(key).get_dtype()
+                        said = file.get_slice(key).get_dtype()
+                        return DTYPES.get(said, said)
         except Exception as error:  # SafetensorError, and OSError of all kinds
             raise SparsingError(f"{path} is damaged ({error})") from error
     raise DefinitionError(

@@ -1,25 +1,28 @@
-"""The law service as an actor: refits what has new rows, and serves /metrics from the store."""
+"""The law service as an actor: refits what has new rows, and serves the study from its store."""
 
 from __future__ import annotations
 
-from analysis.refit import Refitter
-from study.exporter import serve_metrics
+from analysis.follow import FollowedStudy
+from analysis.server import Server
+from analysis.service import application
 from study.store import StudyStore
-from study.version import code_version
+
+LOOPBACK = "127.0.0.1"
 
 
 class LawService:
-    """Follows one study's store; the controller asks it to refit about once a second."""
+    """Follows one study's store, and serves it on this node's loopback as `sparsing serve` does."""
 
-    def __init__(self, study_path: str, metrics_port: int) -> None:
-        self.store = StudyStore.open(".", study_path)
-        self._refitter = Refitter(self.store, code_version=code_version())
-        self._server = serve_metrics(self.store, metrics_port)
+    def __init__(self, study_path: str, port: int) -> None:
+        self._study = FollowedStudy(StudyStore.open(".", study_path))
+        self._server = Server(application([self._study]), LOOPBACK, port)
+        self._server.__enter__()
+        self._study.__enter__()
 
-    def metrics_port(self) -> int:
-        """Port on this node's loopback at which Prometheus finds /metrics."""
-        return self._server.server_port
+    def url(self) -> str:
+        """Address of the service on this node."""
+        return self._server.url
 
     def refit(self) -> int:
-        """Refit the runs with new measurements; returns the number of fits appended."""
-        return self._refitter.refit()
+        """Refit what is new, now; returns the number of fits appended. Raises StoreError."""
+        return self._study.refit()

@@ -87,11 +87,13 @@ class Measurement:
         return [getattr(rule, "eps", None) for rule in self.rules]
 
 
-def measure_at(probe: Probe, report: Sequences, found: Found) -> Measurement:
+def measure_at(
+    probe: Probe, report: Sequences, found: Found, metric: str = "cett_ppl"
+) -> Measurement:
     """Measure a checkpoint on the reporting half at a CETT value that was searched or given."""
     rules = [Cett(eps) for eps in probe.thresholds(found.cett)]
     drawn = probe.threshold_draws(found.cett, found.shifts)
-    return measure_rules(probe.subject, report, rules, "cett_ppl", cett=found.cett, drawn=drawn)
+    return measure_rules(probe.subject, report, rules, metric, cett=found.cett, drawn=drawn)
 
 
 def measure_rules(

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
+from typing import Any
 
 import click
-import torch
+import numpy as np
 
 from actors.engine import pick_device
 from actors.measure import METRICS, Measurement
+from actors.measure_data import DEFAULT_TOKENS, halves_for, limited
 from actors.measure_folders import Model, load
 from actors.measure_precision import (
     PARAMETERS,
@@ -19,20 +20,19 @@ from actors.measure_precision import (
     measure_once,
     measure_to_precision,
 )
-from actors.measure_text import SMALLEST_SEQUENCES, Halves, of_files, of_prepared
-from actors.measure_view import document, show
+from actors.measure_text import Halves
+from actors.measure_view import (
+    Progress,
+    measured_document,
+    pareto_document,
+    percent,
+    show_measured,
+    show_pareto,
+)
+from actors.pareto import ParetoPoint, pareto
 from kernels.activity import out_norms
 from kernels.thresholds import save_thresholds
-from study.errors import DefinitionError, SparsingError
-
-DEFAULT_TOKENS = 65_536
-"""Tokens that are used where neither their number nor a precision is asked for."""
-
-
-class PrecisionError(SparsingError):
-    """The data ran out before the wished precision was reached (exit code 4)."""
-
-    exit_code = 4
+from study.errors import DefinitionError, PrecisionError, SparsingError
 
 
 @click.command()
@@ -43,7 +43,7 @@ class PrecisionError(SparsingError):
     "--data",
     multiple=True,
     metavar="[NAME=]FILE",
-    help="Text to measure on (.txt, .jsonl with a key text, .parquet); each file is a domain, "
+    help="Text to measure on (.txt, .jsonl, .parquet); each file is a domain, "
     "all of the same weight. Default, for a checkpoint in a store: its study's validation data.",
 )
 @click.option(
@@ -53,10 +53,14 @@ class PrecisionError(SparsingError):
     show_default=True,
     help="What counts as active.",
 )
-@click.option("--p", type=click.FloatRange(0, 100, min_open=True), help="cett_ppl: % [1].")
+@click.option(
+    "--p",
+    type=click.FloatRange(0, 100, min_open=True),
+    help="cett_ppl: rise of perplexity in % [1].",
+)
 @click.option("--k", type=click.IntRange(min=1), help="topk: active neurons per layer.")
 @click.option("--eps", type=click.FloatRange(min=0), help="fat: smallest |s| of an active neuron.")
-@click.option("--cett", type=click.FloatRange(0, 1), help="cett: the CETT value.")
+@click.option("--cett", type=click.FloatRange(0, 1, min_open=True), help="cett: the CETT value.")
 @click.option(
     "--tokens",
     type=click.IntRange(min=1),
@@ -67,6 +71,9 @@ class PrecisionError(SparsingError):
     "--sequence-tokens",
     type=click.IntRange(min=2),
     help="Tokens of a sequence of --data [as in training, if known, else 512].",
+)
+@click.option(
+    "--field", default="text", show_default=True, help="Key or column of the text in --data."
 )
 @click.option(
     "--precision",
@@ -80,6 +87,12 @@ class PrecisionError(SparsingError):
     type=click.Path(dir_okay=False, path_type=Path),
     help="Write the thresholds of layers and neurons (cett, cett_ppl).",
 )
+@click.option(
+    "--pareto",
+    "as_pareto",
+    is_flag=True,
+    help="Instead: perplexity against activation ratio, for all ways of choosing active neurons.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 def measure(
     paths: tuple[Path, ...],
@@ -91,8 +104,10 @@ def measure(
     cett: float | None,
     tokens: int | None,
     sequence_tokens: int | None,
+    field: str,
     precision: float | None,
     thresholds_file: Path | None,
+    as_pareto: bool,
     as_json: bool,
 ) -> None:
     """Measure the activation sparsity of the model in folder PATH.
@@ -112,26 +127,62 @@ def measure(
       sparsing measure ./llama --data text.txt --metric topk --k 512 --json
       sparsing measure ./llama --data text.txt --thresholds llama-thresholds.safetensors
     """
-    wanted = _metric(metric, {"p": p, "k": k, "eps": eps, "cett": cett})
+    given = {"p": p, "k": k, "eps": eps, "cett": cett}
+    if as_pareto and (precision or thresholds_file or metric != "cett_ppl" or any(given.values())):
+        raise click.UsageError("--pareto takes no metric, parameter, --precision or --thresholds")
+    wanted = _metric(metric, given)
     _check_thresholds(thresholds_file, wanted, paths)
-    device = pick_device()
-    models = _load(paths, device)
+    progress = Progress()
+    models = _load(paths, progress)
     for model in models:
         wanted.check(model.subject, str(model.path))
-    halves = _halves(models, data, sequence_tokens, tokens, precision)
+    whole = halves_for(models, data, sequence_tokens, field, progress.say)
+    halves = limited(whole, tokens or (DEFAULT_TOKENS if precision is None else None))
+    _check_losses(models, halves)
     subjects = [model.subject for model in models]
+    if as_pareto:
+        _pareto(models, halves, progress, as_json)
+        return
     if precision is None:
-        measured = measure_once(subjects, halves, wanted, _say)
+        measured = measure_once(subjects, halves, wanted, progress.say)
     else:
-        measured = measure_to_precision(subjects, halves, wanted, precision, _say)
+        measured = measure_to_precision(subjects, halves, wanted, precision, progress.say)
     if thresholds_file:
         _save(thresholds_file, models[0], measured.measurements[0])
+        progress.say(f"thresholds: {thresholds_file}")
     if as_json:
-        click.echo(json.dumps(document(models, wanted, measured), indent=2, allow_nan=False))
+        _echo(measured_document(models, wanted, measured))
     else:
-        show(models, wanted, measured)
+        show_measured(models, wanted, measured)
     if precision is not None and measured.precision > precision:
-        raise _not_reached(measured, precision, tokens)
+        raise _not_reached(measured, precision, more=halves.tokens < whole.tokens)
+
+
+def _check_losses(models: list[Model], halves: Halves) -> None:
+    """Raise SparsingError for a model whose loss is no number, before anything is searched."""
+    for model in models:
+        if not np.isfinite(model.subject.losses(halves.first(1).report)).all():
+            raise SparsingError(f"{model.path}: its loss is not a number; its weights are damaged")
+
+
+def _pareto(models: list[Model], halves: Halves, progress: Progress, as_json: bool) -> None:
+    curves: list[list[ParetoPoint]] = []
+    for model in models:
+        curves.append([])
+        for point in pareto(model.subject, halves.choose, halves.report):
+            curves[-1].append(point)
+            progress.say(
+                f"{model.path.name}: {point.metric}, activation ratio "
+                f"{percent(point.mixture.activation_ratio)}"
+            )
+    if as_json:
+        _echo(pareto_document(models, curves))
+    else:
+        show_pareto(models, curves, halves.report)
+
+
+def _echo(document: dict[str, Any]) -> None:
+    click.echo(json.dumps(document, indent=2, allow_nan=False))
 
 
 def _metric(name: str, given: dict[str, float | None]) -> Metric:
@@ -163,11 +214,13 @@ def _check_thresholds(file: Path | None, metric: Metric, paths: tuple[Path, ...]
         raise click.UsageError(f"--thresholds {file}: there is no folder {file.parent}")
 
 
-def _load(paths: tuple[Path, ...], device: torch.device) -> list[Model]:
-    models = []
+def _load(paths: tuple[Path, ...], progress: Progress) -> list[Model]:
+    device = pick_device()
+    models: list[Model] = []
     for path in paths:
-        _say(f"loading {path}")
+        progress.say(f"loading {path}")
         models.append(load(path, device))
+        models[-1].subject.progress = progress.forwarded
         if models[-1].tokenizer != models[0].tokenizer:
             raise DefinitionError(
                 f"{path} has another tokenizer than {paths[0]}; "
@@ -176,77 +229,16 @@ def _load(paths: tuple[Path, ...], device: torch.device) -> list[Model]:
     return models
 
 
-def _halves(
-    models: list[Model],
-    data: tuple[str, ...],
-    sequence_tokens: int | None,
-    tokens: int | None,
-    precision: float | None,
-) -> Halves:
-    """What is measured on: files, or the study's validation data, and as much as is asked for."""
-    if data:
-        positions = _positions(models, sequence_tokens)
-        whole = of_files(_files(data), models[0].documents, positions, _say)
-    elif models[0].validation is None:
-        raise DefinitionError(f"{models[0].path} has no data of its own: give text by --data FILE")
-    elif sequence_tokens is not None:
-        raise click.UsageError("--sequence-tokens is for --data; validation data has its own")
-    else:
-        whole = of_prepared(models[0].validation)
-    whole.check()
-    positions = whole.report.tokens.shape[1] - 1
-    limit = tokens or (DEFAULT_TOKENS if precision is None else whole.tokens)
-    one_of_each = 2 * positions * len(whole.report.domains)
-    if limit < SMALLEST_SEQUENCES * one_of_each and limit < whole.tokens:
-        raise DefinitionError(
-            f"--tokens {limit} is too few: {SMALLEST_SEQUENCES} sequences of {positions} tokens "
-            f"for each domain, to choose and to report, are {SMALLEST_SEQUENCES * one_of_each}"
-        )
-    return whole.first(max(SMALLEST_SEQUENCES, math.ceil(limit / one_of_each)))
-
-
-def _positions(models: list[Model], sequence_tokens: int | None) -> int:
-    positions = sequence_tokens or min(model.sequence_tokens for model in models)
-    for model in models:
-        if model.max_positions is not None and positions > model.max_positions:
-            raise DefinitionError(
-                f"--sequence-tokens {positions}: {model.path} was made for "
-                f"{model.max_positions} at most"
-            )
-    return positions
-
-
-def _files(data: tuple[str, ...]) -> dict[str, Path]:
-    """Files by domain: `NAME=FILE`, or a file whose name without its ending is the domain's."""
-    files: dict[str, Path] = {}
-    for text in data:
-        name, _, file = text.rpartition("=")
-        if not name or Path(text).is_file():
-            file = text
-            name = Path(file).name.split(".")[0]
-        if name in files:
-            raise DefinitionError(
-                f"--data {text}: there is a domain {name} already; name it: --data OTHER={file}"
-            )
-        files[name] = Path(file)
-    return files
-
-
 def _save(file: Path, model: Model, measured: Measurement) -> None:
     assert measured.cett is not None
     norms = [out_norms(ffn.w_out.weight) for ffn in model.subject.ffns]
     layers = [(eps or 0.0, norm) for eps, norm in zip(measured.thresholds, norms, strict=True)]
     save_thresholds(file, layers, measured.metric, measured.cett)
-    _say(f"thresholds: {file}")
 
 
-def _not_reached(measured: Measured, precision: float, tokens: int | None) -> PrecisionError:
-    remedy = "give more --tokens" if tokens else "give more text by --data"
+def _not_reached(measured: Measured, precision: float, *, more: bool) -> PrecisionError:
+    remedy = "give more --tokens" if more else "give more text by --data"
     return PrecisionError(
-        f"precision {precision:g} was not reached: all {measured.halves.tokens:,} tokens give "
+        f"precision {precision:g} was not reached: all {measured.tokens:,} tokens give "
         f"{measured.precision:.2g}; {remedy}"
     )
-
-
-def _say(line: str) -> None:
-    click.echo(line, err=True)

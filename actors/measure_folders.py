@@ -38,8 +38,10 @@ class Model:
     max_positions: int | None
     """Longest sequence it was made for; None: no such bound."""
     activation: str
-    precision: str
-    """In which precision its weights are stored and computed."""
+    stored: str
+    """Precision its weights are stored in."""
+    computed: str
+    """Precision it is computed in."""
     validation: PreparedData | None
     """The validation data of its study, where it has one."""
 
@@ -75,7 +77,8 @@ def _foreign(folder: Path, device: torch.device) -> Model:
         sequence_tokens=min(SEQUENCE_TOKENS, found.max_positions),
         max_positions=found.max_positions,
         activation=found.activation,
-        precision=found.precision,
+        stored=found.stored,
+        computed=found.computed,
         validation=None,
     )
 
@@ -108,7 +111,8 @@ def _own(folder: Path, device: torch.device) -> Model:
         sequence_tokens=prepared.sequence_tokens if prepared else SEQUENCE_TOKENS,
         max_positions=None,
         activation=config["activation"],
-        precision="weights in float32, computed in float32",
+        stored="float32",
+        computed="float32",
         validation=prepared,
     )
 

@@ -45,7 +45,14 @@ class Subject:
         self.device = device
         self.vocabulary_size = vocabulary_size
         self.ffns = [m for m in self.model.modules() if isinstance(m, GatedFFN)]
+        self.progress: Callable[[int], None] | None = None
+        """Called after each forward with the tokens that went through."""
         self._logits = logits
+
+    @property
+    def gates_are_zero(self) -> bool:
+        """Whether the activation function turns negative gates into exact zeros, as ReLU does."""
+        return all(not ffn.sigma(torch.tensor(-1.0)) for ffn in self.ffns)
 
     @contextmanager
     def sparse(self, rules: Sequence[Rule]) -> Iterator[None]:
@@ -77,6 +84,8 @@ class Subject:
                 reduction="none",
             )
             found[batch] = loss.view(len(tokens), -1).sum(1, dtype=torch.float64).cpu().numpy()
+            if self.progress is not None:
+                self.progress(tokens[:, 1:].numel())
         return found
 
     @contextmanager

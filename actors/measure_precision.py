@@ -6,14 +6,12 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import torch
-
-from actors.measure import Measurement, measure_rules
+from actors.measure import Measurement, measure_at, measure_rules
 from actors.measure_model import Subject
 from actors.measure_search import Found, Probe, search_cett
 from actors.measure_text import SMALLEST_SEQUENCES, Halves
-from kernels.activity import Cett, Fat, Rule, StraightforwardRelu, TopK
-from kernels.ffn import GatedFFN
+from actors.measure_tokens import Sequences
+from kernels.activity import Fat, Rule, StraightforwardRelu, TopK
 from study.errors import DefinitionError
 
 PARAMETERS = {"relu": None, "topk": "k", "fat": "eps", "cett": "cett", "cett_ppl": "p"}
@@ -37,12 +35,17 @@ class Metric:
     parameter: float | None
     """k, eps, the CETT value or p in percent; None for `relu`."""
 
+    @property
+    def chooses(self) -> bool:
+        """Whether thresholds are chosen, on the choosing half; else it is not used."""
+        return self.name in ("cett", "cett_ppl")
+
     def check(self, subject: Subject, label: str) -> None:
         """Raise DefinitionError where the metric says nothing about a model."""
         smallest = min(ffn.w_out.in_features for ffn in subject.ffns)
         if self.name == "topk" and (self.parameter or 0) > smallest:
             raise DefinitionError(f"{label}: --k {self.parameter} is over its {smallest} neurons")
-        if self.name == "relu" and not all(_gives_zeros(ffn) for ffn in subject.ffns):
+        if self.name == "relu" and not subject.gates_are_zero:
             raise DefinitionError(
                 f"{label}: its activation function gives no zeros, so metric relu calls every "
                 "neuron active; take cett_ppl"
@@ -61,8 +64,15 @@ class Measured:
 
     measurements: list[Measurement]
     """Of each checkpoint."""
-    halves: Halves
-    """What they were measured on."""
+    report: Sequences
+    """What the activation ratios and losses come from."""
+    chosen_tokens: int
+    """Tokens of the half that thresholds were chosen on; 0 where none are."""
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that were used, to choose and to report."""
+        return self.chosen_tokens + int(self.report.counts.sum())
 
     @property
     def precision(self) -> float:
@@ -89,10 +99,9 @@ def measure_to_precision(
     smallest = FIRST_TOKENS // (2 * positions * len(halves.report.domains))
     count, found = max(SMALLEST_SEQUENCES, smallest), None
     while True:
-        part = halves.first(count)
-        measured, found = _measure(subjects, part, metric, found, say)
+        measured, found = _measure(subjects, halves.first(count), metric, found, say)
         reached = measured.precision
-        say(f"{part.tokens:,} tokens: known to ±{100 * reached:.2g} %")
+        say(f"{measured.tokens:,} tokens: known to ±{100 * reached:.2g} %")
         if reached <= precision or count >= halves.longest:
             return measured
         # The interval narrows with the root of the number of sequences.
@@ -108,13 +117,14 @@ def _measure(
     subjects: Sequence[Subject], halves: Halves, metric: Metric, guess: Found | None, say: Say
 ) -> tuple[Measured, Found | None]:
     """One measurement; the CETT value of all checkpoints together, where the metric has one."""
-    if PARAMETERS[metric.name] not in ("cett", "p"):
+    if not metric.chooses:
         say("counting active neurons, dense and sparse loss")
         measurements = [
             measure_rules(s, halves.report, [metric.rule()] * len(s.ffns), metric.name)
             for s in subjects
         ]
-        return Measured(measurements=measurements, halves=halves), None
+        made = Measured(measurements=measurements, report=halves.report, chosen_tokens=0)
+        return made, None
     assert metric.parameter is not None
     say("dense forwards of the choosing half")
     probes = [Probe(subject, halves.choose) for subject in subjects]
@@ -124,16 +134,7 @@ def _measure(
         say("searching the CETT value")
         found = search_cett(probes, metric.parameter, guess)
     say(f"CETT {found.cett:.4g}: counting active neurons, dense and sparse loss")
-    measurements = [_at(probe, halves, found, metric.name) for probe in probes]
-    return Measured(measurements=measurements, halves=halves), found
-
-
-def _at(probe: Probe, halves: Halves, found: Found, name: str) -> Measurement:
-    rules = [Cett(eps) for eps in probe.thresholds(found.cett)]
-    drawn = probe.threshold_draws(found.cett, found.shifts)
-    return measure_rules(probe.subject, halves.report, rules, name, cett=found.cett, drawn=drawn)
-
-
-def _gives_zeros(ffn: GatedFFN) -> bool:
-    weight = ffn.w_gate.weight
-    return bool((ffn.sigma(-torch.ones(1, dtype=weight.dtype, device=weight.device)) == 0).all())
+    measurements = [measure_at(probe, halves.report, found, metric.name) for probe in probes]
+    chosen = int(halves.choose.counts.sum())
+    made = Measured(measurements=measurements, report=halves.report, chosen_tokens=chosen)
+    return made, found

@@ -10,8 +10,9 @@ sequences, then on all of them.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from actors.measure_interval import DRAWS, ThresholdDraws, cett_shifts, drawn_means, draws
 from actors.measure_model import Subject
+from actors.measure_secant import excess, solve
 from actors.measure_tokens import PADDING, Sequences
 from kernels.activity import Cett
 from kernels.crossing import CettWindow
@@ -29,29 +31,24 @@ LOWEST_CETT = 1e-4
 FIRST_CETT = 0.15
 """First guess of a cold search."""
 
-FIRST_SLOPE = 2.0
+FIRST_SLOPE = 2.5
 """d log(PPL rise) / d log(CETT) before it is known: the loss is flat around the dense model."""
-
-SMALLEST_RISE = 1e-6
-"""Leaving out next to nothing can lower perplexity a little; below this a rise counts as none."""
 
 SAMPLE = 0.25
 """Share of the sequences for the first, rough search."""
 
-PILOT_TOKENS = 256
+PILOT_TOKENS = 128
 """Tokens of the sample whose tails are walked in full, to tell where thresholds lie."""
 
 PILOT_POINTS = 512
 """Points kept of a pilot's staircase."""
 
-WINDOW = 1.12
+WINDOW = 1.25
 """A window reaches from its centre divided by this to its centre times this."""
 
-SHORTEST_CHORD = 0.1
-"""Two CETT values further apart than this in log tell the slope between them."""
-
-CLOSE = 0.02
-"""log(rise / wished rise) that is close enough for the last step to be taken along the slope."""
+ROUGH, CLOSE = 0.5, 0.02
+"""log(rise / wished rise) at which the search on the sample, and on all sequences, ends. The
+sample's rise is off by more than that: log ratios of tokens scatter by about sqrt(2 p %)."""
 
 
 @dataclass(kw_only=True)
@@ -144,7 +141,8 @@ class Probe:
 
     def _look(self) -> Profile:
         """A dense pass over the sample, some tokens of which are walked in full."""
-        windows = {layer: CettWindow() for layer in range(len(self.subject.ffns))}
+        count = len(self.sample)
+        windows = {n: CettWindow(sequences=count) for n in range(len(self.subject.ffns))}
         stride = max(1, math.ceil(self.sample.counts.sum() / PILOT_TOKENS))
         losses = self._pass(self.sample, windows, stride)
         curves = [w.curve(PILOT_POINTS) for w in windows.values()]
@@ -185,8 +183,7 @@ class Probe:
             real = sequences.tokens[batch, 1:] != PADDING
             weights = real * sequences.weights[batch, None]
             owners = np.broadcast_to(np.arange(len(real))[:, None] + batch.start, real.shape)
-            # Whole weights on the pilot's tokens: it is of one cluster, and asks for no draws.
-            parts = (weights.ravel(), owners.ravel() if stride == 1 else np.zeros(real.size, int))
+            parts = (weights.ravel(), owners.ravel())
             weight, owner = (torch.from_numpy(part[::stride].copy()).to(z.device) for part in parts)
             windows[layer].update(
                 z.flatten(0, 1)[::stride],
@@ -225,7 +222,7 @@ def search_cett(probes: Sequence[Probe], p_percent: float, guess: Found | None =
 
     def rough(log_cett: float) -> float:
         ratio = float(np.mean([probe.rough_ratio(math.exp(log_cett)) for probe in probes]))
-        return excess(ratio - 1, p_percent)
+        return excess(ratio - 1, p_percent / 100)
 
     def whole(log_cett: float) -> float:
         losses[:] = [probe.sparse_losses(math.exp(log_cett)) for probe in probes]
@@ -233,53 +230,21 @@ def search_cett(probes: Sequence[Probe], p_percent: float, guess: Found | None =
             math.expm1(probe.choose.mean(sparse - probe.dense_losses()))
             for probe, sparse in zip(probes, losses, strict=True)
         ]
-        return excess(float(np.mean(rises)), p_percent)
+        return excess(float(np.mean(rises)), p_percent / 100)
 
+    find = partial(solve, low=math.log(LOWEST_CETT), high=0.0)
     if guess is None:
-        log_cett, slope = solve(rough, math.log(FIRST_CETT), FIRST_SLOPE, tolerance=0.1)
+        # The sample's own slope is noise near the crossing.
+        log_cett, _ = find(rough, math.log(FIRST_CETT), FIRST_SLOPE, tolerance=ROUGH)
+        slope = FIRST_SLOPE
     else:
         log_cett, slope = math.log(guess.cett), guess.slope
-    log_cett, slope = solve(whole, log_cett, slope, tolerance=CLOSE)
+    log_cett, slope = find(whole, log_cett, slope, tolerance=CLOSE)
     found = Found(cett=math.exp(log_cett), slope=slope)
     drawn = [probe.cett_drawn(found.cett) for probe in probes]
     dense = [probe.dense_losses() for probe in probes]
     found.shifts = cett_shifts(probes[0].choose, dense, losses, drawn, slope)
     return found
-
-
-def excess(rise: float, p_percent: float) -> float:
-    """log of the PPL rise over the wished one."""
-    return math.log(max(rise, SMALLEST_RISE) / (p_percent / 100))
-
-
-def solve(
-    f: Callable[[float], float], start: float, slope: float, tolerance: float
-) -> tuple[float, float]:
-    """Where an increasing f crosses 0 in [log LOWEST_CETT, 0], by a safeguarded secant.
-
-    Returns:
-        The crossing, with the last step taken along the slope; the slope. An end of the range
-        where f does not cross 0 in it.
-    """
-    low, high = math.log(LOWEST_CETT), 0.0
-    under, over = -math.inf, math.inf
-    x, last = min(max(start, low), high), None
-    while True:
-        y = f(x)
-        under, over = (max(under, x), over) if y < 0 else (under, min(over, x))
-        # A short chord would measure the staircase, not the slope.
-        if last is None or abs(x - last[0]) >= SHORTEST_CHORD:
-            if last is not None:
-                slope = min(max((y - last[1]) / (x - last[0]), 1.0), 4.0)
-            last = (x, y)
-        following = x - min(max(y / slope, -1.0), 1.0)
-        if (x == high and y < 0) or (x == low and y >= 0) or over - under < 1e-3:
-            return x, slope
-        if abs(y) <= tolerance:
-            return min(max(following, low), high), slope
-        if not under < following < over:
-            following = (under + over) / 2
-        x = min(max(following, low), high)
 
 
 def interpolate(x: float, xs: np.ndarray, ys: np.ndarray) -> float:

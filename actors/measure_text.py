@@ -72,13 +72,18 @@ def of_prepared(data: PreparedData) -> Halves:
 
 
 def of_files(
-    files: dict[str, Path], documents: Documents, positions: int, say: Callable[[str], None]
+    files: dict[str, Path],
+    field: str,
+    documents: Documents,
+    positions: int,
+    say: Callable[[str], None],
 ) -> Halves:
     """Text files, each a domain of the same weight, cut into sequences of `positions` tokens.
 
     Args:
-        files: by domain. `.jsonl` (also `.gz`) has a key "text" in each line, `.parquet` a
-            column; anything else is one document of plain text.
+        files: by domain. `.jsonl` (also `.gz`) has documents in its lines, `.parquet` in its
+            rows; anything else is one document of plain text.
+        field: key or column of the text, for those two.
         documents: the tokenizer.
         positions: tokens a sequence trains on.
         say: called with a line for people.
@@ -86,7 +91,8 @@ def of_files(
     Raises:
         DefinitionError: a file is missing, unreadable, or has too little text.
     """
-    streams = [_stream(name, path, documents, say) for name, path in files.items()]
+    found = {name: _source(path, field) for name, path in files.items()}
+    streams = [_stream(name, source, documents, say) for name, source in found.items()]
     parts = [of_stream(stream, positions) for stream in streams]
     whole = Sequences(
         tokens=np.concatenate([part.tokens for part in parts]),
@@ -102,25 +108,25 @@ def of_files(
     return made
 
 
-def _stream(name: str, path: Path, documents: Documents, say: Callable[[str], None]) -> np.ndarray:
-    """Token ids of a file's documents, one after the other, int64."""
+def _stream(
+    name: str, source: Source, documents: Documents, say: Callable[[str], None]
+) -> np.ndarray:
+    """Token ids of a source's documents, one after the other, int64."""
     texts, left = [], MOST_BYTES
-    for text in sources.documents(_source(path)):
+    for text in sources.documents(source):
         texts.append(text.encode()[:left].decode(errors="ignore"))
         left -= len(texts[-1].encode())
-        if left <= 0 or len(text) > len(texts[-1]):
-            say(f"{name}: the first {bytes_text(MOST_BYTES)} of {path} are used")
+        if len(texts[-1]) < len(text):
+            say(f"{name}: only the first {bytes_text(MOST_BYTES)} of {source.path} are used")
             break
     say(f"{name}: {bytes_text(MOST_BYTES - left)} of text into tokens")
     return np.concatenate(documents(texts)).astype(np.int64)
 
 
-def _source(path: Path) -> Source:
-    if not path.is_file():
-        raise DefinitionError(f"--data {path}: no such file")
+def _source(path: Path, field: str) -> Source:
     for kind, suffixes in sources.SUFFIXES.items():
         if path.name.endswith(suffixes):
-            return Source(kind=kind, path=str(path))  # type: ignore[arg-type]
+            return Source(kind=kind, path=str(path), field=field)  # type: ignore[arg-type]
     return Source(kind="text", path=str(path))
 
 

@@ -1,18 +1,23 @@
-"""A measurement as people and programs read it."""
+"""Measurements and Pareto curves as people and programs read them."""
 
 from __future__ import annotations
 
 import math
 import sys
+import time
 from typing import Any
 
+import click
 from rich.console import Console
 from rich.table import Table
 
-from actors.measure import DomainActivity, Measurement
+from actors.measure import Measurement
 from actors.measure_folders import Model
 from actors.measure_precision import PARAMETERS, Measured, Metric
 from actors.measure_rows import neuron_rows, sparsity_rows
+from actors.measure_search import LOWEST_CETT
+from actors.measure_tokens import Sequences
+from actors.pareto import ParetoPoint
 
 PLAIN_WIDTH = 200
 """Columns where the output is no terminal."""
@@ -20,66 +25,174 @@ PLAIN_WIDTH = 200
 MIXTURE = "all"
 """How the mixture of all domains is called in a table."""
 
+PROGRESS_SECONDS = 10.0
+"""Seconds between lines of progress."""
 
-def document(models: list[Model], metric: Metric, measured: Measured) -> dict[str, Any]:
-    """All about a measurement, for JSON; its rows are those of the tables `sparsity`, `neurons`."""
+
+class Progress:
+    """Says on stderr what goes on, and in long parts of it how fast."""
+
+    def __init__(self) -> None:
+        self._tokens = 0
+        self._started = self._said = 0.0
+
+    def say(self, line: str) -> None:
+        """A line of its own."""
+        click.echo(line, err=True)
+
+    def forwarded(self, tokens: int) -> None:
+        """Count a forward's tokens; now and then say how many there were."""
+        now = time.monotonic()
+        if not self._tokens:
+            self._started = self._said = now
+        self._tokens += tokens
+        if now - self._said >= PROGRESS_SECONDS:
+            self._said = now
+            rate = self._tokens / (now - self._started)
+            self.say(f"  {self._tokens:,} tokens forwarded, {rate:,.0f} a second")
+
+
+def measured_document(models: list[Model], metric: Metric, measured: Measured) -> dict[str, Any]:
+    """A measurement for JSON; its rows are those of the tables `sparsity` and `neurons`."""
     name = PARAMETERS[metric.name]
     return {
         "metric": metric.name,
         "parameter": {name: metric.parameter} if name else {},
         "precision": measured.precision,
-        "choosing_tokens": int(measured.halves.choose.counts.sum()),
-        "reporting_tokens": int(measured.halves.report.counts.sum()),
-        "sequence_tokens": measured.halves.report.tokens.shape[1] - 1,
+        "choosing_tokens": measured.chosen_tokens,
+        "reporting_tokens": int(measured.report.counts.sum()),
+        "sequence_tokens": measured.report.tokens.shape[1] - 1,
         "models": [
-            _model_document(*each) for each in zip(models, measured.measurements, strict=True)
+            _about(model)
+            | {
+                "cett": one.cett,
+                "sparsity": sparsity_rows(one),
+                "neurons": [
+                    {key: value for key, value in row.items() if key != "frequency"}
+                    for row in neuron_rows(one)
+                ],
+            }
+            for model, one in zip(models, measured.measurements, strict=True)
         ],
     }
 
 
-def _model_document(model: Model, measured: Measurement) -> dict[str, Any]:
+def pareto_document(models: list[Model], curves: list[list[ParetoPoint]]) -> dict[str, Any]:
+    """Pareto curves for JSON, one row for each point and domain."""
+    return {
+        "models": [
+            _about(model)
+            | {
+                "pareto": [
+                    {
+                        "metric": point.metric,
+                        "parameter": point.parameter,
+                        "domain": domain,
+                        "activation_ratio": part.activation_ratio,
+                        "dense_loss": part.dense_loss,
+                        "sparse_loss": part.sparse_loss,
+                        "ppl_rise_percent": part.ppl_rise_percent,
+                        "measured_tokens": part.tokens,
+                    }
+                    for point in points
+                    for domain, part in point.parts.items()
+                ]
+            }
+            for model, points in zip(models, curves, strict=True)
+        ]
+    }
+
+
+def show_measured(models: list[Model], metric: Metric, measured: Measured) -> None:
+    """Print a measurement: for each model a table of domains and one of layers."""
+    console = _console()
+    for model, one in zip(models, measured.measurements, strict=True):
+        _head(console, model)
+        console.print(_metric_line(metric, one))
+        if metric.name == "cett_ppl" and (note := _bound_note(one.cett, metric.parameter)):
+            console.print(note)
+        console.print(_domain_table(one))
+        console.print(_layer_table(one))
+    chosen = f", {measured.chosen_tokens:,} others chosen on" if measured.chosen_tokens else ""
+    console.print(
+        f"{measured.report.counts.sum():,} tokens reported on{chosen}, in sequences of "
+        f"{_positions(measured.report)}; activation ratio known to "
+        f"±{percent(measured.precision)} of itself (95 % interval)"
+    )
+
+
+def show_pareto(models: list[Model], curves: list[list[ParetoPoint]], report: Sequences) -> None:
+    """Print the Pareto curves of each model, over all domains."""
+    console = _console()
+    for model, points in zip(models, curves, strict=True):
+        _head(console, model)
+        table = _table("metric", "parameter", "activation ratio", "dense loss", "sparse loss")
+        table.add_column("perplexity", justify="right")
+        for point in points:
+            part = point.mixture
+            table.add_row(
+                point.metric,
+                "" if point.parameter is None else f"{point.parameter:.4g}",
+                percent(part.activation_ratio),
+                f"{part.dense_loss:.4f}",
+                f"{part.sparse_loss:.4f}",
+                f"{part.ppl_rise_percent:+.2f} %",
+            )
+        console.print(table)
+    console.print(f"{report.counts.sum():,} tokens in sequences of {_positions(report)}")
+
+
+def _positions(report: Sequences) -> int:
+    return report.tokens.shape[1] - 1
+
+
+def _console() -> Console:
+    width = None if sys.stdout.isatty() else PLAIN_WIDTH
+    return Console(width=width, markup=False, highlight=False)
+
+
+def _about(model: Model) -> dict[str, Any]:
     return {
         "path": str(model.path),
         "activation": model.activation,
-        "layers": len(measured.rules),
+        "layers": len(model.subject.ffns),
         "d_f": [ffn.w_out.in_features for ffn in model.subject.ffns],
-        "precision": model.precision,
-        "cett": measured.cett,
-        "sparsity": sparsity_rows(measured),
-        "neurons": [
-            {key: value for key, value in row.items() if key != "frequency"}
-            for row in neuron_rows(measured)
-        ],
+        "stored": model.stored,
+        "computed": model.computed,
     }
 
 
-def show(models: list[Model], metric: Metric, measured: Measured) -> None:
-    """Print a measurement: a table of domains and one of layers for each model."""
-    terminal = sys.stdout.isatty()
-    console = Console(width=None if terminal else PLAIN_WIDTH, markup=False, highlight=False)
-    for model, one in zip(models, measured.measurements, strict=True):
-        d_f = ", ".join(map(str, sorted({ffn.w_out.in_features for ffn in model.subject.ffns})))
-        console.print(f"{model.path}", soft_wrap=True)
-        console.print(
-            f"{len(one.rules)} layers of {d_f} neurons, {model.activation}; {model.precision}"
-        )
-        console.print(_metric_line(metric, one))
-        console.print(_domain_table(one))
-        console.print(_layer_table(one))
-    halves = measured.halves
+def _head(console: Console, model: Model) -> None:
+    d_f = ", ".join(map(str, sorted({ffn.w_out.in_features for ffn in model.subject.ffns})))
+    console.print(str(model.path), soft_wrap=True)
     console.print(
-        f"{halves.report.counts.sum():,} tokens reported on, {halves.choose.counts.sum():,} others "
-        f"chosen on, in sequences of {halves.report.tokens.shape[1] - 1}; "
-        f"activation ratio known to ±{100 * measured.precision:.2g} % (95 % interval)"
+        f"{len(model.subject.ffns)} layers of {d_f} neurons, {model.activation}; "
+        f"weights in {model.stored}, computed in {model.computed}"
     )
 
 
 def _metric_line(metric: Metric, measured: Measurement) -> str:
-    name = PARAMETERS[metric.name]
-    line = f"metric {metric.name}"
-    if name:
-        line += f", {name} {metric.parameter:g}{' %' if name == 'p' else ''}"
+    name, line = PARAMETERS[metric.name], f"metric {metric.name}"
+    if name == "p":
+        line += f", p {metric.parameter:g} %"
+    elif name in ("k", "eps"):
+        line += f", {name} {metric.parameter:g}"
     return line if measured.cett is None else f"{line}, CETT {measured.cett:.4g}"
+
+
+def _bound_note(cett: float | None, p_percent: float | None) -> str | None:
+    """What to think of a CETT value at an end of its range."""
+    if cett is not None and cett >= 1:
+        return (
+            f"note: even CETT 1 raises perplexity by less than {p_percent:g} % on the choosing "
+            "half; is the model trained, and on such text?"
+        )
+    if cett is not None and cett <= LOWEST_CETT * (1 + 1e-9):
+        return (
+            f"note: the search ends at CETT {LOWEST_CETT:g}, where next to nothing is left out; "
+            f"a rise of {p_percent:g} % lies below it"
+        )
+    return None
 
 
 def _domain_table(measured: Measurement) -> Table:
@@ -101,7 +214,7 @@ def _domain_table(measured: Measurement) -> Table:
 
 
 def _layer_table(measured: Measurement) -> Table:
-    part: DomainActivity = measured.mixture
+    part = measured.mixture
     dead = [row["dead_ratio"] for row in neuron_rows(measured) if row["domain"] is None]
     table = _table("layer", "activation ratio", "95 % interval", "threshold", "dead neurons")
     rows = zip(part.activation_ratios, part.layer_intervals, measured.thresholds, dead, strict=True)
@@ -112,7 +225,7 @@ def _layer_table(measured: Measurement) -> Table:
 
 
 def _table(first: str, *others: str) -> Table:
-    table = Table(box=None)
+    table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column(first)
     for title in others:
         table.add_column(title, justify="right")
@@ -120,8 +233,10 @@ def _table(first: str, *others: str) -> Table:
 
 
 def percent(share: float) -> str:
-    """`12.3 %`, with three digits."""
-    digits = 2 if share <= 0 else min(max(0, 1 - math.floor(math.log10(100 * share)) + 1), 4)
+    """`12.3 %`: three digits, at most four behind the point."""
+    if share <= 0:
+        return "0 %"
+    digits = min(max(0, 2 - math.floor(math.log10(100 * share))), 4)
     return f"{100 * share:.{digits}f} %"
 
 

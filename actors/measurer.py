@@ -2,7 +2,8 @@
 
 Two kinds of measurement, told apart by the column `stage`: *live*, of one new checkpoint, with the
 CETT value searched on the newest checkpoints so far; and *final*, of all checkpoints of an ended
-run, with the run's one CETT value (stabilizing strategy, App. E).
+run, with the run's one CETT value (stabilizing strategy, App. E). With the final one come the
+Pareto curves, of the run's last checkpoint before the decay stage.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from actors.measure_model import Subject
 from actors.measure_rows import neuron_rows, sparsity_rows, vocabulary_rows
 from actors.measure_search import Found, Probe, Profile, search_cett
 from actors.measure_tokens import of_half
+from actors.pareto import pareto, pareto_rows
 from study.plan import Run
 from study.store import StudyStore
 
@@ -68,6 +70,9 @@ class Measurer:
         searched = stabilizing_steps(run, steps, self.study.measurement.stabilizing_checkpoints)
         probes = {s: self._probe(run, s) for s in searched}
         found = self._search(run, list(probes.values()))
+        if self.study.measurement.pareto:
+            # First, for the last rows of `sparsity` make the run count as measured.
+            self._write_pareto(run, searched[-1], attempt, probes[searched[-1]].subject)
         for step in steps:
             started = time.perf_counter()
             probe = probes.get(step) or self._probe(run, step)
@@ -96,6 +101,15 @@ class Measurer:
         rows = self.store.scan("sparsity", run=run.id).sort("written_at").select("cett").tail(1)
         found = rows.collect()
         return Found(cett=found.item()) if len(found) else None
+
+    def _write_pareto(self, run: Run, step: int, attempt: int, subject: Subject) -> None:
+        """Write the Pareto curves of one checkpoint, once."""
+        with self.store.writer("pareto", run=run.id, attempt=attempt, stream="final") as writer:
+            if writer.has(step):
+                return
+            shared = {"step": step, "tokens": step * run.batch_tokens}
+            rows = pareto_rows(pareto(subject, self.choose, self.report))
+            writer.append(step, [shared | row for row in rows])
 
     def _write(
         self, run: Run, step: int, attempt: int, stage: str, measured: Measurement, started: float

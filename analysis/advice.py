@@ -5,14 +5,17 @@ From the store alone: the newest fits, the definition's costs. Nothing is change
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from analysis.new_runs import NewRuns, cost_at, new_runs
+from analysis.planned import Family, PlannedRun, families, predict_planned, scale_parameters
 from analysis.refit import newest_fits
 from analysis.run_advice import Case, RunAdvice, advise_run, without_fit
 from analysis.wish import Wish
-from study.plan import ACCELERATOR, plan
+from study.definition import Study
+from study.plan import ACCELERATOR, Cost, plan
 from study.status import StudyStatus
 from study.store import StudyStore
 
@@ -27,6 +30,10 @@ class Advice:
     wish: Wish
     runs: tuple[RunAdvice, ...]
     """On each run that was started, in the order of the plan."""
+    planned: tuple[PlannedRun, ...]
+    """What to expect of each run that was not, and of the models of `scale`."""
+    new_runs: tuple[NewRuns, ...]
+    """What to run next, for each family of runs over scales or width-depth ratios."""
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -39,6 +46,8 @@ class Advice:
             "absolute": self.wish.absolute,
             "accelerator": ACCELERATOR,
             "runs": [each.as_dict() for each in self.runs],
+            "planned": [each.as_dict() for each in self.planned],
+            "new_runs": [each.as_dict() for each in self.new_runs],
         }
 
 
@@ -49,22 +58,72 @@ def advise(
     absolute: bool = False,
     tokens: float | None = None,
     ratio: float | None = None,
+    scale: str | None = None,
     progress: Callable[[str], None] = lambda run: None,
 ) -> Advice:
     """The advice for a wished quantity of every run, by the newest fits in the store.
 
     The quantity is the limit of the activation ratio; with `tokens`, the ratio there; with
     `ratio`, the tokens to it. `precision`: wished half width of its 95 % interval, relative to
-    the value or, if `absolute`, in its own unit. `progress` is told each run before its turn.
-    The same store gives the same advice. Raises DefinitionError for a wish that cannot be.
+    the value or, if `absolute`, in its own unit. `scale`: also predict models of this scale, as in
+    a definition (`2.4B`), and look at the laws over scales there. `progress` is told each run
+    before its turn. The same store gives the same advice. Raises DefinitionError for a wish that
+    cannot be.
     """
     wish = Wish(precision=precision, absolute=absolute, tokens=tokens, ratio=ratio)
-    started = [case for case in _cases(store, wish) if case.rows or _has_started(case)]
+    parameters = None if scale is None else scale_parameters(scale)
+    cases = _cases(store, wish)
     advised = []
-    for case in started:
-        progress(case.cost.run.id)
-        advised.append(advise_run(case, case.fit()) if case.rows else without_fit(case))
-    return Advice(study=store.study_id, wish=wish, runs=tuple(advised))
+    for case in cases:
+        if case.rows or _has_started(case):
+            progress(case.cost.run.id)
+            advised.append(advise_run(case, case.fit()) if case.rows else without_fit(case))
+    costs = {case.cost.run.id: case.cost for case in cases}
+    found = families([case.cost.run for case in cases], _known(advised))
+    started = {each.run for each in advised}
+    return Advice(
+        study=store.study_id,
+        wish=wish,
+        runs=tuple(advised),
+        planned=(
+            *_planned([cost for run, cost in costs.items() if run not in started], found, wish),
+            *_of_scale(store.study, found, wish, parameters),
+        ),
+        new_runs=tuple(
+            new_runs(store.study, family, costs, started, wish, _target(family, parameters))
+            for family in found
+        ),
+    )
+
+
+def _target(family: Family, parameters: float | None) -> float | None:
+    return parameters if family.kind.varies == "scale" else None
+
+
+def _known(advised: list[RunAdvice]) -> dict[str, float]:
+    """The quantity of each run that knows it precisely enough."""
+    return {
+        each.run: each.value
+        for each in advised
+        if each.verdict in ("stop", "done") and each.value is not None
+    }
+
+
+def _planned(costs: list[Cost], found: list[Family], wish: Wish) -> Iterator[PlannedRun]:
+    for cost in costs:
+        own = [family for family in found if cost.run in family.runs]
+        yield predict_planned(cost, own, wish)
+
+
+def _of_scale(
+    study: Study, found: list[Family], wish: Wish, parameters: float | None
+) -> Iterator[PlannedRun]:
+    """A model of so many parameters for each family over scales."""
+    if parameters is None:
+        return
+    for family in found:
+        if family.kind.varies == "scale":
+            yield predict_planned(cost_at(study, family, parameters), [family], wish)
 
 
 def _cases(store: StudyStore, wish: Wish) -> list[Case]:

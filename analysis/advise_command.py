@@ -7,14 +7,19 @@ import json
 import click
 
 from analysis.advice import Advice, advise
+from analysis.new_runs import NewRuns
+from analysis.planned import PlannedRun
 from analysis.run_advice import RunAdvice
 from analysis.tables import aligned
 from study.errors import DefinitionError
 from study.options import store_option
+from study.plan import ACCELERATOR
 from study.store import StudyStore
 from study.units import count_text, hours_text
 from study.values import parse_count
 
+MOST_NEW_RUNS = 5
+"""So many are shown for each family; all are in the JSON document."""
 MEANING = {
     "stop": "can stop: more tokens are not needed",
     "done": "done: ended, and known precisely enough",
@@ -35,6 +40,7 @@ MEANING = {
 @click.option("--absolute", is_flag=True, help="--precision is in the quantity's own unit.")
 @click.option("--tokens", help="Wish for the activation ratio at so many tokens, as 8e11 or 800B.")
 @click.option("--ratio", type=float, help="Wish for the tokens to this activation ratio.")
+@click.option("--scale", help="Also predict models of this scale, as 2.4B.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 def advise_command(
     study: str,
@@ -43,6 +49,7 @@ def advise_command(
     absolute: bool,
     tokens: str | None,
     ratio: float | None,
+    scale: str | None,
     as_json: bool,
 ) -> None:
     """Say which runs of STUDY can stop, which must go on, and what to run next; and why.
@@ -55,6 +62,7 @@ def advise_command(
       sparsing advise quickstart
       sparsing advise quickstart --precision 0.005 --absolute
       sparsing advise quickstart --tokens 8e11
+      sparsing advise demo --scale 2M
       sparsing advise quickstart --ratio 0.07 --precision 0.2 --json
     """
     store = StudyStore.open(root, study)
@@ -64,6 +72,7 @@ def advise_command(
         absolute=absolute,
         tokens=None if tokens is None else _count(tokens),
         ratio=ratio,
+        scale=scale,
         progress=lambda run: click.echo(f"advising on {run}", err=True),
     )
     if as_json:
@@ -81,16 +90,44 @@ def _count(text: str) -> int:
 
 def _text(advice: Advice) -> str:
     wish = advice.wish
-    lines = [f"study {advice.study}: wished is {wish.name}, known to {wish.precision_text}"]
+    wished = f"wished is the {wish.name} within {wish.precision_text}"
+    lines = [f"study {advice.study}: {wished} (half width of the 95 % interval)"]
     for verdict, meaning in MEANING.items():
         runs = [each for each in advice.runs if each.verdict == verdict]
         if runs:
             lines += ["", meaning, *(line for each in runs for line in _sentences(each))]
-    if advice.runs:
-        lines += ["", _costs(advice)]
-    else:
-        lines += ["", "no run has started"]
+    if advice.planned:
+        lines += ["", "not started", *(_planned(each) for each in advice.planned)]
+    for family in advice.new_runs:
+        lines += ["", f"what to run next for {family.family}", f"  {family.reason}"]
+        lines += _new_runs(family)
+    lines += ["", _costs(advice) if advice.runs else "no run has started"]
     return "\n".join(lines)
+
+
+def _planned(each: PlannedRun) -> str:
+    cost = f"costs {hours_text(each.gpu_hours)}"
+    if each.verdict == "cannot say":
+        return f"  {each.run}: cannot say: {each.reason}; {cost}"
+    bounds = f"95 % interval {each.low:.4g} to {each.high:.4g}"
+    return f"  {each.run}: {each.value:.4g}, {bounds}, {each.reason}; {cost}"
+
+
+def _new_runs(family: NewRuns) -> list[str]:
+    if not family.runs:
+        return []
+    head = ("  new run", "kind", f"{ACCELERATOR} time", "then +-", "narrowing per hour")
+    rows = [
+        (
+            f"  {each.run}",
+            each.kind,
+            hours_text(each.gpu_hours),
+            f"{each.half_width:.2g}",
+            f"{each.narrowing_per_gpu_hour:.2g}",
+        )
+        for each in family.runs[:MOST_NEW_RUNS]
+    ]
+    return [aligned([head, *rows])]
 
 
 def _sentences(each: RunAdvice) -> list[str]:
@@ -98,7 +135,7 @@ def _sentences(each: RunAdvice) -> list[str]:
 
 
 def _costs(advice: Advice) -> str:
-    head = ("run", "verdict", "tokens", "planned", "extend to", "A800 hours", "saved")
+    head = ("run", "verdict", "tokens", "planned", "extend to", f"{ACCELERATOR} time", "saved")
     rows = [
         (
             each.run,

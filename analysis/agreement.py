@@ -28,7 +28,7 @@ def disagreement(wish: Wish, fit: Fit, rivals: list[str]) -> str | None:
     for name in rivals:
         law, points = CURVE_LAWS[name], fit.points
         problem = Problem(law, points.tokens, points.values[None], points.weights, points.span)
-        found = best_fit(problem, converged=ROUGHLY)
+        found = best_fit(problem, starts=1, converged=ROUGHLY)
         value = wish.value(law, found, points.span)
         if not wish.agree(estimate, value) and not _told_worse(problem, found, fit):
             nothing = "has none" if wish.quantity == "limit" else "says never"

@@ -8,10 +8,9 @@ import sys
 from typing import Any
 
 import click
-import polars as pl
 
 from analysis.fit import Fit
-from analysis.fitting import fit_curve
+from analysis.fit_rows import fit_again
 from analysis.refit import newest_fits
 from analysis.tables import aligned, bounds_text, number
 from study.errors import DefinitionError, NotFoundError
@@ -39,13 +38,20 @@ def laws(study: str, root: str, as_json: bool, as_csv: bool) -> None:
     if as_json and as_csv:
         raise click.UsageError("--json and --csv exclude each other")
     store = StudyStore.open(root, study)
-    rows = [readable(row) for row in newest_fits(store).to_dicts()]
+    document = laws_document(store)
+    rows = document["fits"]
     if as_json:
-        click.echo(json.dumps({"study": store.study_id, "fits": rows}, indent=2, default=str))
+        click.echo(json.dumps(document, indent=2, default=str))
     elif as_csv:
         _write_csv(rows)
     else:
         click.echo(_laws_table(rows) if rows else "no fits yet: no run has two measured points")
+
+
+def laws_document(store: StudyStore, run: str | None = None) -> dict[str, Any]:
+    """The newest fits of a study, or of one run, as a document for JSON."""
+    rows = newest_fits(store, run).to_dicts()
+    return {"study": store.study_id, "fits": [readable(row) for row in rows]}
 
 
 def readable(row: dict[str, Any]) -> dict[str, Any]:
@@ -99,15 +105,26 @@ def predict(
     if (tokens is None) == (ratio is None):
         raise click.UsageError("give either --tokens or --ratio")
     store = StudyStore.open(root, study)
-    answers = [
-        {"run": run, "law": fit.law, **(_at_tokens(fit, tokens) if tokens else _to(fit, ratio))}
-        for fit in run_fits(store, run)
-    ]
+    document = predictions_document(store, run, tokens, ratio)
     if as_json:
-        document = {"study": store.study_id, "run": run, "predictions": answers}
         click.echo(json.dumps(document, indent=2))
     else:
-        click.echo("\n".join(_sentence(answer) for answer in answers))
+        click.echo("\n".join(_sentence(answer) for answer in document["predictions"]))
+
+
+def predictions_document(
+    store: StudyStore, run: str, tokens: str | None, ratio: float | None
+) -> dict[str, Any]:
+    """What the newest laws of a run say, as a document for JSON; one of tokens and ratio is given.
+
+    Raises NotFoundError for a run that is not there or has no fit, DefinitionError for numbers
+    that cannot be.
+    """
+    answers = [
+        {"run": run, "law": fit.law, **(_to(fit, ratio) if tokens is None else _at(fit, tokens))}
+        for fit in run_fits(store, run)
+    ]
+    return {"study": store.study_id, "run": run, "predictions": answers}
 
 
 def run_fits(store: StudyStore, run: str) -> list[Fit]:
@@ -115,17 +132,16 @@ def run_fits(store: StudyStore, run: str) -> list[Fit]:
     known = [each.id for each in plan_runs(store.study)]
     if run not in known:
         raise NotFoundError(f"study {store.study_id} has no run '{run}'; runs: {', '.join(known)}")
-    rows = newest_fits(store).filter(pl.col("run") == run)
+    rows = newest_fits(store, run)
     if rows.is_empty():
         raise NotFoundError(f"run {run} has no fit yet: fewer than two measured points")
-    columns = rows.select("rows_tokens", "rows_activation_ratio", "law").iter_rows()
-    return [fit_curve(tokens, ratios, law=law, drop=0) for tokens, ratios, law in columns]
+    return [fit_again(row) for row in rows.iter_rows(named=True)]
 
 
-def _at_tokens(fit: Fit, text: str) -> dict[str, Any]:
+def _at(fit: Fit, text: str) -> dict[str, Any]:
     tokens = parse_count(text)
     if not isinstance(tokens, int) or tokens <= 0:
-        raise DefinitionError(f"--tokens {text}: a count above 0 is needed, as 8e11 or 800B")
+        raise DefinitionError(f"tokens = {text}: a count above 0 is needed, as 8e11 or 800B")
     value, low, high = fit.predict(tokens)
     known = low is not None and high is not None
     return {

@@ -16,7 +16,7 @@ from study.plan import Run
 Enough = Callable[[Fit], bool]
 
 FUTURES = 9
-"""Of these the fifth is the estimate; four of five lie between the second and the eighth."""
+"""Their median is the estimate; a tenth lies between their ends four times in five."""
 FARTHEST = 16
 """Tokens are sought up to so many times the planned ones."""
 LENGTHS = 24
@@ -30,7 +30,7 @@ class Needed(NamedTuple):
     """The median of the futures."""
     low: float | None
     high: float | None
-    """Four of five futures lie between low and high."""
+    """The least and the most that a future needs: what comes lies between with about 80 %."""
 
 
 def tokens_needed(fit: Fit, enough: Enough, further: Floats, *, seed: int = 0) -> Needed:
@@ -46,7 +46,7 @@ def tokens_needed(fit: Fit, enough: Enough, further: Floats, *, seed: int = 0) -
     if not found:
         return Needed(None, None, None)
     ordered = [float(each) if np.isfinite(each) else None for each in np.sort(found)]
-    return Needed(ordered[FUTURES // 2], ordered[1], ordered[-2])
+    return Needed(ordered[FUTURES // 2], ordered[0], ordered[-1])
 
 
 def _first_enough(future: Future, enough: Enough, further: Floats, lengths: Integers) -> float:

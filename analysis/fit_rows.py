@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -12,6 +12,9 @@ from json import dumps
 from multiprocessing import get_context
 from typing import Any
 
+import numpy as np
+
+from analysis.fit import Fit
 from analysis.fitting import fit_curve
 
 PARALLEL_FROM = 64
@@ -28,6 +31,8 @@ class Curve:
     step: int
     tokens: list[int]
     activation_ratio: list[float]
+    half_width: list[float | None]
+    """Half the 95 % interval of each ratio; None where it was not measured."""
     measured_at: datetime
     """When its newest point was written."""
 
@@ -38,7 +43,20 @@ class Curve:
             self,
             tokens=[self.tokens[i] for i in kept],
             activation_ratio=[self.activation_ratio[i] for i in kept],
+            half_width=[self.half_width[i] for i in kept],
         )
+
+    @property
+    def weights(self) -> list[float] | None:
+        """Of each point in a fit: the inverse square of its interval; None where one has none.
+
+        An interval is an estimate itself: one under a third of the median counts as a third.
+        """
+        widths = np.array([width or np.nan for width in self.half_width], dtype=float)
+        if not len(widths) or np.isnan(widths).any():
+            return None
+        weights = np.maximum(widths, np.median(widths) / 3) ** -2.0
+        return (weights / weights.mean()).tolist()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +92,8 @@ def _leave_interrupts_to_parent() -> None:
 def fit_row(job: Job) -> dict[str, Any]:
     """Fit one law and describe it, with what repeats the fit."""
     curve = job.curve
-    fit = fit_curve(curve.tokens, curve.activation_ratio, law=job.law, drop=0)
+    weights = curve.weights
+    fit = fit_curve(curve.tokens, curve.activation_ratio, law=job.law, drop=0, weights=weights)
     limit_name = fit.limit_parameter
     low, high = fit.intervals[limit_name] if limit_name else (None, None)
     return {
@@ -94,7 +113,19 @@ def fit_row(job: Job) -> dict[str, Any]:
         "dropped": job.dropped,
         "rows_tokens": curve.tokens,
         "rows_activation_ratio": curve.activation_ratio,
+        "rows_weight": weights,
         "settings": dumps(fit.settings | {"code_version": job.code_version}),
         "warnings": dumps(fit.warnings),
         "fit_seconds": fit.fit_seconds,
     }
+
+
+def fit_again(row: Mapping[str, Any]) -> Fit:
+    """The fit that a row of the `fits` table describes, made again from what it rests on."""
+    return fit_curve(
+        row["rows_tokens"],
+        row["rows_activation_ratio"],
+        law=row["law"],
+        drop=0,
+        weights=row["rows_weight"],
+    )

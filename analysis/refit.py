@@ -19,6 +19,7 @@ import polars as pl
 from analysis.fit_rows import Curve, Job, fit_rows
 from study.commits import stream_lock
 from study.definition import Study
+from study.partition import State
 from study.plan import Run, plan_runs
 from study.store import StudyStore
 
@@ -31,7 +32,6 @@ TURN_SECONDS = 0.05
 """How often a refitter asks whether another one has ended its turn."""
 
 Key = tuple[str, tuple[int, ...], tuple[float, ...]]
-Names = frozenset[tuple[str, int]]
 
 
 def refit(store: StudyStore, *, code_version: str) -> int:
@@ -48,8 +48,8 @@ class Refitter:
     def __init__(self, store: StudyStore, *, code_version: str) -> None:
         self._store, self._code_version = store, code_version
         self._runs = plan_runs(store.study)
-        self._measured: dict[str, Names] = {}
-        self._fits: dict[str, Names] = {}
+        self._measured: dict[str, State] = {}
+        self._fits: dict[str, State] = {}
         self._fitted: dict[tuple[str, str], Key] = {}
         self._waiting: dict[str, list[Job]] = {}
         self._has_looked = False
@@ -72,7 +72,7 @@ class Refitter:
 
     def look(self) -> bool:
         """See what is new, and fit nothing; whether any curve has no fit yet."""
-        names = {run.id: self._names("sparsity", run.id) for run in self._runs}
+        names = {run.id: self._store.state("sparsity", run.id) for run in self._runs}
         changed = [run for run in self._runs if self._is_new(run.id, names[run.id])]
         if changed:
             ids = [run.id for run in changed]
@@ -94,7 +94,7 @@ class Refitter:
             return None
         times = [jobs[0].curve.measured_at.timestamp() for jobs in list(self._waiting.values())]
         for run in self._runs:
-            new = self._names("sparsity", run.id) - self._measured.get(run.id, Names())
+            new = self._store.state("sparsity", run.id) - self._measured.get(run.id, State())
             folder = self._store.partition("sparsity", run.id)
             with suppress(FileNotFoundError):
                 times += [max((folder / name).stat().st_mtime for name, _ in new)] if new else []
@@ -129,20 +129,20 @@ class Refitter:
                 writer.append(writer.next_seq, [row])
         for job, _ in done:
             self._fitted[curve.run, job.law] = key(curve)
-        self._fits[curve.run] = self._names("fits", curve.run)
+        self._fits[curve.run] = self._store.state("fits", curve.run)
         del self._waiting[curve.run]
         return len(done)
 
-    def _is_new(self, run: str, names: Names) -> bool:
+    def _is_new(self, run: str, names: State) -> bool:
         """Whether a run has new measurements, or is waiting and has new fits."""
-        if names != self._measured.get(run, Names()):
+        if names != self._measured.get(run, State()):
             return True
-        return run in self._waiting and self._names("fits", run) != self._fits[run]
+        return run in self._waiting and self._store.state("fits", run) != self._fits[run]
 
     def _read_fits(self, runs: list[str]) -> None:
         """Know what has been fitted of some runs, by whomever."""
-        names = {run: self._names("fits", run) for run in runs}
-        changed = [run for run in runs if names[run] != self._fits.get(run, Names())]
+        names = {run: self._store.state("fits", run) for run in runs}
+        changed = [run for run in runs if names[run] != self._fits.get(run, State())]
         if changed:
             columns = ["run", "law", "stage", "rows_tokens", "rows_activation_ratio"]
             newest = _newest(self._store.scan("fits", changed)).select(columns).collect()
@@ -172,10 +172,6 @@ class Refitter:
             if self._fitted.get((run.id, law)) != key(curve)
         ]
 
-    def _names(self, table: str, run: str) -> Names:
-        """What tells whether a run has new rows in a table."""
-        return self._store.state(table, run)
-
 
 def laws_of(study: Study, run: Run) -> list[str]:
     """The laws to fit to a run: the definition's, or the form of its activation."""
@@ -186,6 +182,7 @@ def laws_of(study: Study, run: Run) -> list[str]:
 
 def read_curves(store: StudyStore, runs: list[str] | None = None) -> dict[str, Curve]:
     """The measured curve of each run, or of `runs`; stage `final` where all live points have it."""
+    half_width = (pl.col("activation_ratio_high") - pl.col("activation_ratio_low")) / 2
     rows = (
         store.scan("sparsity", runs)
         .filter(
@@ -200,6 +197,7 @@ def read_curves(store: StudyStore, runs: list[str] | None = None) -> dict[str, C
         .agg(
             "tokens",
             "activation_ratio",
+            half_width.alias("half_width"),
             pl.col("attempt", "step").max(),
             pl.col("written_at").max().alias("measured_at"),
         )

@@ -23,6 +23,7 @@ from matplotlib.figure import Figure
 
 from analysis import report_curves as curves
 from analysis import report_detail as detail
+from analysis import report_pareto as weak
 from analysis import report_tables as tables
 from analysis.report_data import NAMES, StudyData
 from analysis.report_finding import finding
@@ -116,6 +117,7 @@ def _sections(data: StudyData) -> Iterator[Section]:
     yield _loss(data)
     yield _layers(data)
     yield _neurons(data)
+    yield _weak(data)
     yield Section(
         "measurements",
         "Newest measurements",
@@ -209,6 +211,32 @@ def _neurons(data: StudyData) -> Section:
         "measured checkpoint; dead are those active on fewer than 0.1 % of the tokens."
     )
     return Section("neurons", "Neurons", about, panels)
+
+
+def _weak(data: StudyData) -> Section:
+    rows = weak.read_pareto(data)
+    if not len(rows):
+        missing = "No Pareto curve has been measured yet: it comes when a run has ended."
+        return Section("weak", "Which neurons are weak", "", [], missing=missing)
+    panels = []
+    for runs in data.series().values():
+        mine = [run for run in runs if run.run.id in set(rows["run"])]
+        if mine:
+            asked = data.store.study.measurement.p_percent
+            draw = partial(weak.draw_pareto, rows=rows, runs=mine, asked=asked)
+            about = f"Perplexity rise against activation ratio, {curves.label(mine[0])}"
+            panels.append(panel(draw, about))
+    for draw_at, about in (
+        (weak.draw_rise_at_cett, "Perplexity rise against CETT"),
+        (weak.draw_ratio_at_cett, "Activation ratio against CETT"),
+    ):
+        panels.append(panel(partial(draw_at, data=data, rows=rows), about))
+    about = (
+        f"{weak.weak_neurons(data, rows)} All layers sparse at once, each run's last checkpoint "
+        f"before the decay stage; rises under {weak.LEAST_PERCENT:g} % are drawn at that."
+    )
+    table = weak.ratios_table(data, rows)
+    return Section("weak", "Which neurons are weak", about, panels, table)
 
 
 def _axes(data: StudyData) -> Iterator[Section]:

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from analysis.fit import Fit
-from analysis.fitting import fit_curve
+from analysis.fit_rows import fit_again
 from analysis.refit import METRIC, Curve, newest_fits, read_curves
 from study.plan import Run, plan_runs
 from study.status import RunStatus, StudyStatus
@@ -227,7 +227,7 @@ def _shape(run: Run) -> tuple[int, int, int]:
 def _laws(store: StudyStore) -> dict[str, list[FittedLaw]]:
     found: dict[str, list[FittedLaw]] = {}
     for row in newest_fits(store).iter_rows(named=True):
-        fit = fit_curve(row["rows_tokens"], row["rows_activation_ratio"], law=row["law"], drop=0)
+        fit = fit_again(row)
         read = row | {name: json.loads(row[name] or "null") for name in JSON_COLUMNS}
         found.setdefault(row["run"], []).append(FittedLaw(row=read, fit=fit))
     return found

@@ -8,10 +8,10 @@ from math import isfinite
 from typing import Any, Literal
 
 from analysis.agreement import disagreement, precise_enough
-from analysis.comparison import UNDECIDED, undecided
+from analysis.comparison import CURVE_LAWS, UNDECIDED, Criteria, undecided
 from analysis.extension import FARTHEST, Needed, further_checkpoints, tokens_needed
 from analysis.fit import Fit
-from analysis.fitting import fit_curve
+from analysis.fit_rows import fit_again
 from analysis.wish import Estimate, Wish
 from study.definition import Study
 from study.plan import Cost
@@ -45,7 +45,7 @@ class RunAdvice:
     """Where the quantity is expected to be precise enough: the median of what may come."""
     to_tokens_low: float | None = None
     to_tokens_high: float | None = None
-    """Four of five futures lie between them; None = beyond what is looked at."""
+    """About 80 % of what may come lies between them; None = beyond what is looked at."""
     gpu_hours: float | None = None
     """What the extension costs beyond `tokens`."""
     saved_gpu_hours: float | None = None
@@ -73,15 +73,14 @@ class Case:
         """The row of the law that fits best, by AICc."""
 
         def aicc(row: dict[str, Any]) -> float:
-            found = json.loads(row["criteria"] or "{}").get(row["law"], {}).get("aicc")
+            found = _criteria(row).get(row["law"], {}).get("aicc")
             return float("inf") if found is None else found
 
         return min(self.rows, key=aicc)
 
     def fit(self) -> Fit:
         """That law's fit, made again from the rows that it rests on."""
-        row = self.row
-        return fit_curve(row["rows_tokens"], row["rows_activation_ratio"], law=row["law"], drop=0)
+        return fit_again(self.row)
 
     @property
     def trained(self) -> float:
@@ -94,10 +93,14 @@ class Case:
         return max(0.0, tokens - self.trained) * per_token
 
 
+def _criteria(row: dict[str, Any]) -> dict[str, Criteria]:
+    return json.loads(row["criteria"] or "{}")
+
+
 def advise_run(case: Case, fit: Fit) -> RunAdvice:
     """The advice on a run whose best law is `fit`."""
     wish, estimate = case.wish, case.wish.of(fit)
-    rivals = [law for law in undecided(json.loads(case.row["criteria"])) if law != fit.law]
+    rivals = [law for law in undecided(_criteria(case.row)) if law != fit.law]
     if not fit.trend:
         return _advice(case, fit, estimate, rivals, "cannot say", "; ".join(fit.warnings))
     if not precise_enough(wish, fit, rivals):
@@ -206,10 +209,14 @@ def _law_notes(case: Case, fit: Fit, rivals: list[str]) -> tuple[str, ...]:
     """Whether other laws fit as well as the run's own, or better."""
     if not rivals:
         return ()
-    aicc = {law: found["aicc"] for law, found in json.loads(case.row["criteria"]).items()}
-    worse = aicc[fit.law] - aicc[rivals[0]]
-    if worse > UNDECIDED:
-        return (
-            f"contradicts its law: {rivals[0]} fits better than {fit.law}, by {worse:.2g} AICc",
-        )
-    return (f"law undecided: {', '.join(rivals)} within {UNDECIDED:g} AICc of {fit.law}",)
+    best, own = (_criteria(case.row)[law]["aicc"] for law in (rivals[0], fit.law))
+    if best is None or own is None:
+        return (f"law undecided: too few points to tell {fit.law} from others",)
+    if own - best <= UNDECIDED:
+        return (f"law undecided: {', '.join(rivals)} within {UNDECIDED:g} AICc of {fit.law}",)
+    better = f"{rivals[0]} fits better than {fit.law}, by {own - best:.2g} AICc"
+    simpler = len(CURVE_LAWS[rivals[0]].coordinates) < len(fit.form.coordinates)
+    return (
+        f"{'fewer parameters would do' if simpler else 'contradicts its law'}: {better}",
+        f"what is said here holds only as far as the {fit.law} law does",
+    )

@@ -23,21 +23,13 @@ MOST_NEW_POINTS = 40
 PRECISELY = 1e-6
 
 
-def noise_of(fit: Fit) -> float | None:
-    """Standard deviation of a point of weight 1 about the law; None where nothing is left for it.
-
-    Unbiased: of the n points, as many as the law has parameters are spent.
-    """
-    freedom = fit.n - 2 - len(fit.form.coordinates)
-    return float(np.sqrt(fit.solution.sse[0] / freedom)) if freedom > 0 else None
-
-
 @dataclass(frozen=True)
 class Future:
     """One way in which a fitted curve may go on."""
 
     fit: Fit
     noise: float
+    """Standard deviation of a point of weight 1 about its law."""
     theta: Floats
     """Coordinates (k,) of its law, which is A = start + change * shape."""
     start: float
@@ -64,14 +56,18 @@ class Future:
 
 def futures(fit: Fit, count: int, *, seed: int = 0) -> list[Future]:
     """So many futures of a fit, the same for the same seed; none without degrees of freedom."""
-    noise = noise_of(fit)
-    if noise is None:
+    freedom = fit.n - 2 - len(fit.form.coordinates)
+    if freedom < 1:
         return []
+    # The noise is known by the residuals only: that of each future is one that they leave possible.
+    drawn = np.random.default_rng([seed, count]).chisquare(freedom, count)
+    noises = np.sqrt(fit.solution.sse[0] / drawn)
     problem = fit.problem
     curves = resampled(fit, count, block=1, seed=seed)
     batch = Problem(problem.law, problem.tokens, curves, problem.weights, problem.span)
     found = refine(batch, np.repeat(fit.solution.theta, count, axis=0), converged=PRECISELY)
+    laws = zip(noises, found.theta, found.start, found.change, strict=True)
     return [
-        Future(fit, noise, found.theta[i], float(found.start[i]), float(found.change[i]), (seed, i))
-        for i in range(count)
+        Future(fit, float(noise), theta, float(start), float(change), (seed, i))
+        for i, (noise, theta, start, change) in enumerate(laws)
     ]

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from kernels.activity import at_least, contributions, out_norms
 
-WALKED_TOKENS = 256
+WALKED_TOKENS = 512
 """Tokens whose tails are walked together; few enough that they stay in the processor's cache."""
 
 MOST_STEPS = 2**23
@@ -53,8 +53,8 @@ class CettWindow:
         """Tokens seen, without padding."""
         self.zero_tokens = 0
         """Tokens among them whose FFN output is zero."""
-        self.smallest, self.largest = math.inf, 0.0
-        """Smallest contribution that is not zero, and largest, of all tokens."""
+        self.largest = 0.0
+        """Largest contribution of all tokens."""
         self.neurons = 0
         """Tokens times neurons seen."""
         self.walked = 0
@@ -64,6 +64,7 @@ class CettWindow:
         self._base = torch.zeros(sequences, dtype=torch.float64)
         self._parts: list[tuple[Tensor, Tensor, Tensor]] = []
         self._held = 0
+        self._sorted: tuple[Tensor, Tensor, Tensor] | None = None
 
     @torch.no_grad()
     def update(
@@ -84,10 +85,11 @@ class CettWindow:
             sequence: the sequence of each token, (tokens,) int64.
         """
         columns, norms = w_out.float().T.contiguous(), out_norms(w_out)
-        real = weights > 0
-        rows = (intermediate[real], output[real], weights[real], sequence[real])
-        for z, out, weight, owner in zip(*(r.split(WALKED_TOKENS) for r in rows), strict=True):
-            self._take(z.float(), out.float(), columns, norms, weight.double(), owner)
+        self._sorted = None
+        for rows in (weights > 0).nonzero().squeeze(1).split(WALKED_TOKENS):
+            z, out = intermediate.index_select(0, rows), output.index_select(0, rows)
+            weight, owner = weights[rows].double(), sequence[rows]
+            self._take(z.float(), out.float(), columns, norms, weight, owner)
         if self._held > self.most_steps:
             self._draw_in()
 
@@ -100,10 +102,7 @@ class CettWindow:
         self.neurons += z.numel()
         self.zero_tokens += int((whole == 0).sum())
         self.weight += float(weight.sum())
-        if not len(z) or (largest := float(sizes.max())) == 0:
-            return
-        self.largest = max(self.largest, largest)
-        self.smallest = min(self.smallest, float(torch.where(sizes > 0, sizes, math.inf).min()))
+        self.largest = max(self.largest, float(sizes.max()))
         above = at_least(sizes, max(self.low, torch.finfo(torch.float32).smallest_normal))
         tails = torch.where(above, 0, z) @ columns
         scale = torch.where(whole > 0, weight / whole.double(), 0)
@@ -124,9 +123,12 @@ class CettWindow:
         if not self._parts:
             empty = torch.zeros(0, dtype=torch.float64)
             return empty.float(), empty, empty.long()
-        value, rise, owner = (torch.cat(column) for column in zip(*self._parts, strict=True))
-        value, order = value.sort(stable=True)
-        return value, self.base + rise[order].cumsum(0) / self.weight, owner[order]
+        if self._sorted is None:
+            value, rise, owner = (torch.cat(column) for column in zip(*self._parts, strict=True))
+            value, order = value.sort(stable=True)
+            means = self.base + rise[order].cumsum(0) / self.weight
+            self._sorted = value, means, owner[order]
+        return self._sorted
 
     @property
     def base(self) -> float:
@@ -145,7 +147,7 @@ class CettWindow:
         """
         if self.largest == 0:
             return 0.0
-        if self.base >= cett and self.low > self.smallest:
+        if self.base >= cett:
             return None
         value, means, _ = self.steps()
         # Equal contributions become weak together: what counts is the mean after the last.
@@ -206,25 +208,32 @@ def walk(
         The change of ||tail||, (n,) float64, and the order of the contributions it is in.
     """
     counts = torch.bincount(token, minlength=len(tails))
+    # Tokens by their counts, so that those still walked in a step are the first.
     by_count = counts.argsort(descending=True)
     place = torch.empty_like(by_count)
     place[by_count] = torch.arange(len(tails), device=tails.device)
-    order = value.argsort()
-    order = order[token[order].argsort(stable=True)]
-    starts = counts.cumsum(0) - counts
-    rank = torch.arange(len(token), device=tails.device) - starts[token[order]]
-    # Step by step over ranks; within a step tokens by count, so that those left are the first.
-    order = order[(rank * len(tails) + place[token[order]]).argsort()]
-    at, amounts = neuron[order], z[token[order], neuron[order]].unsqueeze(-1)
-    tail = tails[by_count]
-    before = torch.linalg.vector_norm(tail, dim=-1).double()
-    rises, start = [], 0
-    for width in torch.bincount(rank).tolist() if len(rank) else []:
+    # One sort by token and size: the bits of positive floats are ordered as the floats are.
+    order = ((place[token] << 32) | value.view(torch.int32)).argsort()
+    column = place[token[order]]
+    starts = counts[by_count].cumsum(0) - counts[by_count]
+    rank = torch.arange(len(token), device=tails.device) - starts[column]
+    widths = torch.bincount(rank)
+    begins = widths.cumsum(0) - widths
+    stepwise = torch.empty_like(order)
+    stepwise[begins[rank] + column] = order
+    at, amounts = neuron[stepwise], z[token[stepwise], neuron[stepwise]].unsqueeze(-1)
+    tail, added = tails[by_count], torch.empty_like(tails)
+    norms = torch.empty(len(tails) + len(token), device=tails.device)
+    torch.linalg.vector_norm(tail, dim=-1, out=norms[: len(tails)])
+    walked = norms[len(tails) :]
+    start = 0
+    for width in widths.tolist():
         step = slice(start, start + width)
         # Into the same memory: a new vector per step would be a clone per step.
-        torch.addcmul(tail[:width], columns[at[step]], amounts[step], out=tail[:width])
-        after = torch.linalg.vector_norm(tail[:width], dim=-1).double()
-        rises.append(after - before[:width])
-        before[:width] = after
+        torch.index_select(columns, 0, at[step], out=added[:width])
+        tail[:width].addcmul_(added[:width], amounts[step])
+        torch.linalg.vector_norm(tail[:width], dim=-1, out=walked[step])
         start += width
-    return torch.cat(rises) if rises else before[:0], order
+    before = torch.where(rank > 0, begins[rank - 1] + len(tails), 0) + column
+    rises = walked[begins[rank] + column].double() - norms[before].double()
+    return rises, order

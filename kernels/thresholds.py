@@ -32,13 +32,14 @@ def neuron_thresholds(eps: float, norms: Tensor) -> Tensor:
     where eps is 0.
     """
     limit = torch.tensor(eps, dtype=torch.float32, device=norms.device)
-    infinite, zero = torch.full_like(norms, torch.inf), torch.zeros_like(norms)
-    found = torch.where(norms > 0, (limit / norms).clamp(min=0), infinite)
-    while (short := (found * norms < limit) & (found < infinite)).any():
-        found = torch.where(short, torch.nextafter(found, infinite), found)
-    while (ample := (found > 0) & (torch.nextafter(found, zero) * norms >= limit)).any():
-        found = torch.where(ample, torch.nextafter(found, zero), found)
-    return found if limit > 0 else zero
+    # Floats from 0 to inf are in the order of their bits: halve the range of those.
+    low = torch.full_like(norms, -1, dtype=torch.int32)
+    high = torch.full_like(norms, torch.inf).view(torch.int32)
+    for _ in range(32):
+        middle = low + (high - low) // 2
+        reached = middle.view(torch.float32) * norms >= limit
+        high, low = torch.where(reached, middle, high), torch.where(reached, low, middle)
+    return high.view(torch.float32)
 
 
 @dataclass(frozen=True, eq=False)

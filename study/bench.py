@@ -18,7 +18,12 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-BENCHMARKS = {"train": "actors.bench_train", "fit": "analysis.bench_fit"}
+BENCHMARKS = {
+    "train": "actors.bench_train",
+    "metric": "actors.bench_metric",
+    "interval": "actors.bench_interval",
+    "fit": "analysis.bench_fit",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +102,8 @@ def bench(name: str, repeats: int, as_json: bool) -> None:
     \b
     Examples:
       sparsing bench train            a training shard against plain PyTorch and transformers
+      sparsing bench metric           CETT-PPL-1% against nested bisection; takes minutes
+      sparsing bench interval         how often intervals of activation ratios hold the truth
       sparsing bench fit --json
     """
     cases: list[Case] = importlib.import_module(BENCHMARKS[name]).cases(repeats)

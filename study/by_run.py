@@ -6,31 +6,24 @@ import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-import polars as pl
-
+from study.partition import State
 from study.store import StudyStore
 
 T = TypeVar("T")
 
 
 class ByRun(Generic[T]):
-    """What `read` makes of the rows of each run; for any number of threads.
+    """What `read` knows of each run from a table; for any number of threads.
 
-    read: from rows of some runs to what is known of each of them. `newest` gives it only the
-    last commit of each stream.
+    read: from ids of runs to what is known of each of them, where anything is.
     """
 
     def __init__(
-        self,
-        store: StudyStore,
-        table: str,
-        read: Callable[[pl.LazyFrame], dict[str, T]],
-        *,
-        newest: bool = False,
+        self, store: StudyStore, table: str, read: Callable[[list[str]], dict[str, T]]
     ) -> None:
-        self._store, self._table, self._read, self._newest = store, table, read, newest
+        self._store, self._table, self._read = store, table, read
         self._known: dict[str, T] = {}
-        self._seen: dict[str, frozenset[tuple[str, int]]] = {}
+        self._seen: dict[str, State] = {}
         self._lock = threading.Lock()
 
     def now(self) -> dict[str, T]:
@@ -39,7 +32,6 @@ class ByRun(Generic[T]):
             states = self._store.states(self._table)
             changed = [run for run, state in states.items() if state != self._seen.get(run)]
             if changed:
-                rows = self._store.scan(self._table, changed, newest=self._newest)
-                self._known = self._known | self._read(rows)
+                self._known = self._known | self._read(changed)
             self._seen = states
             return self._known

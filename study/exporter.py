@@ -1,6 +1,6 @@
-"""Prometheus metrics of a study, read from its store at each scrape.
+"""Prometheus metrics of studies, read from their stores at each scrape.
 
-The store is the only state: counters go on where they were when the exporter, the controller or
+The store is the only state: counters go on where they were when the service, the controller or
 the machine is started again, and nothing is exported of which the store has no row. What only a
 running process knows (model FLOPs utilization, the time of a commit) is therefore not here.
 """
@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import UTC, datetime
-from wsgiref.simple_server import WSGIServer
+from functools import partial
 
 import polars as pl
-from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -22,41 +20,43 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from study.errors import DefinitionError
-from study.plan import plan_runs
+from study.by_run import ByRun
 from study.status import RunStatus, StudyStatus
 from study.store import StudyStore
 from study.tables import TABLES
 
 FIT_BUCKETS = (0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0)
 MEASURE_BUCKETS = (0.1, 0.5, 2.0, 10.0, 60.0, 300.0, 1800.0, 7200.0)
-MEANS = (pl.col("layer").is_null(), pl.col("domain").is_null())
-"""The row of the table `sparsity` that stands for a whole measurement."""
+
+Tally = tuple[list[int], float]
+"""Counts of values up to each bucket's end and of all; their sum."""
 
 
-def serve_metrics(store: StudyStore, port: int, address: str = "127.0.0.1") -> WSGIServer:
-    """Serve `http://address:port/metrics` from a daemon thread.
+class StudyMetrics:
+    """What the metrics of one study are made of.
 
-    Port 0 chooses a free one; the server's `server_port` says which, its `shutdown()` ends it.
-    Raises DefinitionError where the port or the address cannot be used.
+    status: how it stands now. fit_lag_seconds: age of the newest measurement that is in no fit
+    yet, 0 when all are, None while nobody knows.
     """
-    registry = CollectorRegistry()
-    registry.register(StoreCollector(store))
-    try:
-        server, _ = start_http_server(port, address, registry)
-    except (OSError, OverflowError) as error:
-        raise DefinitionError(
-            f"metrics cannot be served at {address}:{port}: {error}; another port, or 0 for any "
-            "free one, may do"
-        ) from error
-    return server
+
+    def __init__(
+        self,
+        store: StudyStore,
+        status: Callable[[], StudyStatus],
+        fit_lag_seconds: Callable[[], float | None],
+    ) -> None:
+        self.study_id = store.study_id
+        self.status, self.fit_lag_seconds = status, fit_lag_seconds
+        self.rows = {table: ByRun(store, table, _counts(store, table)) for table in TABLES}
+        self.fit_seconds = ByRun(store, "fits", partial(_fit_seconds, store))
+        self.measure_seconds = ByRun(store, "sparsity", partial(_measure_seconds, store))
 
 
 class StoreCollector(Collector):
-    """Yields the metrics of one study, as its store stands when it is asked."""
+    """Yields the metrics of studies, as their stores stand when it is asked."""
 
-    def __init__(self, store: StudyStore) -> None:
-        self._store = store
+    def __init__(self, studies: Sequence[StudyMetrics]) -> None:
+        self._studies = studies
 
     def describe(self) -> Iterable[Metric]:
         """Nothing: the names are those of `collect`, which need not be asked for to register."""
@@ -64,22 +64,22 @@ class StoreCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """All metrics; labels are `study` and, where it says something, `run`."""
-        status = StudyStatus.read(self._store)
-        yield _states(status)
-        yield from _per_run(status)
-        yield _limits(status)
+        statuses = [study.status() for study in self._studies]
+        yield _states(statuses)
+        yield from _per_run(statuses)
+        yield _limits(statuses)
         yield self._row_counts()
         yield self._fit_lag()
-        yield self._histogram(
+        yield _histogram(
             "sparsing_fit_seconds",
             "Wall time of a fit.",
-            self._store.scan("fits").select("fit_seconds"),
+            {study.study_id: study.fit_seconds.now() for study in self._studies},
             FIT_BUCKETS,
         )
-        yield self._histogram(
+        yield _histogram(
             "sparsing_measure_seconds",
             "Wall time of the measurement of a checkpoint.",
-            self._store.scan("sparsity").filter(*MEANS).select("measure_seconds"),
+            {study.study_id: study.measure_seconds.now() for study in self._studies},
             MEASURE_BUCKETS,
         )
 
@@ -87,8 +87,9 @@ class StoreCollector(Collector):
         metric = CounterMetricFamily(
             "sparsing_store_rows", "Rows in the store.", labels=["study", "table"]
         )
-        for table in TABLES:
-            metric.add_metric([self._store.study_id, table], self._store.count_rows(table))
+        for study in self._studies:
+            for table, counts in study.rows.items():
+                metric.add_metric([study.study_id, table], sum(counts.now().values()))
         return metric
 
     def _fit_lag(self) -> Metric:
@@ -97,49 +98,51 @@ class StoreCollector(Collector):
             "Age of the newest measurement that is in no fit yet; 0 when all are.",
             labels=["study"],
         )
-        metric.add_metric([self._store.study_id], fit_lag_seconds(self._store))
-        return metric
-
-    def _histogram(
-        self, name: str, about: str, column: pl.LazyFrame, buckets: Sequence[float]
-    ) -> Metric:
-        values = column.collect().to_series().drop_nulls()
-        counts = [(repr(end), int((values <= end).sum())) for end in buckets]
-        metric = HistogramMetricFamily(name, about, labels=["study"])
-        metric.add_metric(
-            [self._store.study_id], [*counts, ("+Inf", len(values))], float(values.sum())
-        )
+        for study in self._studies:
+            lag_seconds = study.fit_lag_seconds()
+            if lag_seconds is not None:
+                metric.add_metric([study.study_id], lag_seconds)
         return metric
 
 
-def fit_lag_seconds(store: StudyStore) -> float:
-    """Age of the newest measurement that came after its run's newest fit, the largest of all runs.
-
-    Only measurements that a fit would use count: beyond the warm-up, of runs with two of them.
-    """
-    warmup = {run.id: run.warmup_steps for run in plan_runs(store.study)}
-    after_warmup = pl.col("step") > pl.col("run").replace_strict(
-        warmup, default=None, return_dtype=pl.Int64
-    )
-    measured = (
-        store.scan("sparsity")
-        .filter(*MEANS, after_warmup)
-        .group_by("run")
-        .agg(pl.col("written_at").max(), pl.col("tokens").n_unique().alias("points"))
-        .filter(pl.col("points") > 1)
-    )
-    fitted = store.scan("fits").group_by("run").agg(pl.col("written_at").max().alias("fitted_at"))
-    waiting = measured.join(fitted, on="run", how="left").filter(
-        pl.col("fitted_at").is_null() | (pl.col("fitted_at") < pl.col("written_at"))
-    )
-    oldest = waiting.select(pl.col("written_at").min()).collect().item()
-    return max(0.0, (datetime.now(UTC) - oldest).total_seconds()) if oldest else 0.0
+def _counts(store: StudyStore, table: str) -> Callable[[list[str]], dict[str, int]]:
+    return lambda runs: {run: store.count_rows(table, run) for run in runs}
 
 
-def _states(status: StudyStatus) -> Metric:
+def _fit_seconds(store: StudyStore, runs: list[str]) -> dict[str, Tally]:
+    return _tallies(store.scan("fits", runs), "fit_seconds", FIT_BUCKETS)
+
+
+def _measure_seconds(store: StudyStore, runs: list[str]) -> dict[str, Tally]:
+    means = (pl.col("layer").is_null(), pl.col("domain").is_null())
+    return _tallies(store.scan("sparsity", runs).filter(*means), "measure_seconds", MEASURE_BUCKETS)
+
+
+def _tallies(rows: pl.LazyFrame, column: str, buckets: Sequence[float]) -> dict[str, Tally]:
+    value = pl.col(column)
+    ends = [(value <= end).sum().alias(repr(end)) for end in buckets]
+    counted = rows.drop_nulls(column).group_by("run").agg(*ends, pl.len(), value.sum())
+    return {run: (counts, total) for run, *counts, total in counted.collect().iter_rows()}
+
+
+def _histogram(
+    name: str, about: str, tallies: dict[str, dict[str, Tally]], buckets: Sequence[float]
+) -> Metric:
+    metric = HistogramMetricFamily(name, about, labels=["study"])
+    names = [*map(repr, buckets), "+Inf"]
+    for study, by_run in tallies.items():
+        counts = [sum(column) for column in zip(*(c for c, _ in by_run.values()), strict=True)]
+        total = sum(seconds for _, seconds in by_run.values())
+        pairs = list(zip(names, counts or [0] * len(names), strict=True))
+        metric.add_metric([study], pairs, total)
+    return metric
+
+
+def _states(statuses: Sequence[StudyStatus]) -> Metric:
     metric = GaugeMetricFamily("sparsing_runs", "Runs by state.", labels=["study", "state"])
-    for state, count in status.states.items():
-        metric.add_metric([status.study_id, state], count)
+    for status in statuses:
+        for state, count in status.states.items():
+            metric.add_metric([status.study_id, state], count)
     return metric
 
 
@@ -162,26 +165,30 @@ PER_RUN: tuple[tuple[str, str, Callable[[RunStatus], float | None]], ...] = (
 )
 
 
-def _per_run(status: StudyStatus) -> Iterator[Metric]:
+def _per_run(statuses: Sequence[StudyStatus]) -> Iterator[Metric]:
     for name, about, read in PER_RUN:
         family = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
         metric = family(f"sparsing_{name}", about, labels=["study", "run"])
-        for run in status.runs:
+        for study, run in _runs(statuses):
             value = read(run)
             if value is not None:
-                metric.add_metric([status.study_id, run.run.id], value)
+                metric.add_metric([study, run.run.id], value)
         yield metric
 
 
-def _limits(status: StudyStatus) -> Metric:
+def _limits(statuses: Sequence[StudyStatus]) -> Metric:
     metric = GaugeMetricFamily(
         "sparsing_law_limit_activation_ratio",
         "Limit of the activation ratio by the newest fit, and its 95 % interval.",
         labels=["study", "run", "bound"],
     )
-    for run in status.runs:
+    for study, run in _runs(statuses):
         bounds = {"estimate": run.limit, "low": run.limit_low, "high": run.limit_high}
         for bound, value in bounds.items():
             if value is not None:
-                metric.add_metric([status.study_id, run.run.id, bound], value)
+                metric.add_metric([study, run.run.id, bound], value)
     return metric
+
+
+def _runs(statuses: Sequence[StudyStatus]) -> Iterator[tuple[str, RunStatus]]:
+    return ((status.study_id, run) for status in statuses for run in status.runs)

@@ -29,6 +29,7 @@ COMMANDS = {
     "predict": "analysis.commands:predict",
     "advise": "analysis.advise_command:advise_command",
     "report": "analysis.commands:report",
+    "serve": "analysis.serve_command:serve",
     "fit": "analysis.fit_command:fit",
     "bench": "study.bench:bench",
 }

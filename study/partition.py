@@ -24,6 +24,8 @@ from study.errors import DamagedError
 
 SEGMENT = re.compile(r"([a-z][a-z0-9_]{0,31})-(\d{6,12})-(\d{6,12})-([0-9a-f]{16})\.parquet")
 LOG = re.compile(r"_([a-z][a-z0-9_]{0,31})-(\d{6,12})\.log")
+State = frozenset[tuple[str, int]]
+"""Names of a partition's files with the sizes of logs: while it is the same, so are the rows."""
 LISTINGS = 5
 """So often a hole is looked at again before it is called damage."""
 
@@ -162,7 +164,7 @@ def list_streams(folder: Path, stream: str | None = None) -> list[StreamFiles]:
     )
 
 
-def partition_state(folder: Path) -> frozenset[tuple[str, int]]:
+def partition_state(folder: Path) -> State:
     """Names, and the sizes of logs (0 for others): a folder with the same has the same rows."""
     state = set()
     for name in list_names(folder):

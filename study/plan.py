@@ -35,6 +35,9 @@ NEURONS_ROW_BYTES = 130
 NEURON_BYTES = 2.45
 VOCABULARY_ROW_BYTES = 25
 FITS_ROW_BYTES = 11_100
+PARETO_ROW_BYTES = 150
+PARETO_POINTS = 25
+"""Of one run, at most: three ways at eight ratios each, and straightforward ReLU."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,17 +199,18 @@ def _cost(study: Study, run: Run, utilization: float) -> Cost:
         flops=flops,
         gpu_hours=flops / (PEAK_FLOPS * utilization) / 3600,
         checkpoint_bytes=checkpoint * len(run.checkpoint_steps),
-        table_bytes=_table_bytes(run, len(study.data.domains), vocabulary),
+        table_bytes=_table_bytes(study, run),
     )
 
 
-def _table_bytes(run: Run, domains: int, vocabulary: int) -> int:
+def _table_bytes(study: Study, run: Run) -> int:
     """Rows of a run times bytes per row, as measured in Parquet files of this size of commits."""
-    places = domains + 1  # each domain, and the mixture
+    places = len(study.data.domains) + 1  # each domain, and the mixture
     measurement = (
         places * (run.layers + 1) * SPARSITY_ROW_BYTES
         + places * run.layers * (NEURONS_ROW_BYTES + NEURON_BYTES * run.d_f)
-        + vocabulary * VOCABULARY_ROW_BYTES
+        + study.data.tokenizer.entries * VOCABULARY_ROW_BYTES
     )
     checkpoint = places * CHECKPOINTS_ROW_BYTES + STAGES * measurement + FITS_ROW_BYTES
-    return round(run.steps * STEPS_ROW_BYTES + len(run.checkpoint_steps) * checkpoint)
+    pareto = places * PARETO_POINTS * PARETO_ROW_BYTES if study.measurement.pareto else 0
+    return round(run.steps * STEPS_ROW_BYTES + len(run.checkpoint_steps) * checkpoint + pareto)

@@ -40,9 +40,9 @@ def query(
 ) -> None:
     """Ask the tables of STUDY in SQL.
 
-    Tables: runs, steps, checkpoints, sparsity, neurons, vocabulary, fits. `SELECT * FROM steps
-    LIMIT 3` shows the columns of one. In sparsity, `layer IS NULL` is the mean over layers and
-    `domain IS NULL` the mixture.
+    Tables: runs, steps, checkpoints, sparsity, neurons, vocabulary, pareto, fits. `SELECT * FROM
+    steps LIMIT 3` shows the columns of one. In sparsity, `layer IS NULL` is the mean over layers
+    and `domain IS NULL` the mixture.
 
     \b
     Examples:

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import polars as pl
@@ -130,11 +131,7 @@ class StatusReader:
     def __init__(self, store: StudyStore) -> None:
         self._study_id, self._runs = store.study_id, plan_runs(store.study)
         self._parts = {
-            "states": ByRun(store, "runs", _states),
-            "steps": ByRun(store, "steps", _steps, newest=True),
-            "checkpoints": ByRun(store, "checkpoints", _checkpoints),
-            "measured": ByRun(store, "sparsity", _measured),
-            "fits": ByRun(store, "fits", _fits),
+            name: ByRun(store, table, partial(read, store)) for name, (table, read) in PARTS.items()
         }
 
     def read(self) -> StudyStatus:
@@ -181,31 +178,44 @@ def _by_run(frame: pl.LazyFrame) -> Rows:
     return {row["run"]: row for row in frame.collect().iter_rows(named=True)}
 
 
-def _states(rows: pl.LazyFrame) -> Rows:
+def _states(store: StudyStore, runs: list[str]) -> Rows:
     """The newest change of state; device and attempt of the newest row that has one."""
-    ordered = rows.sort("written_at", maintain_order=True)
+    ordered = store.scan("runs", runs).sort("written_at", maintain_order=True)
     newest = [pl.col("state", "reason", "written_at").last(), pl.col("attempt").max()]
     return _by_run(ordered.group_by("run").agg(*newest, pl.col("device").drop_nulls().last()))
 
 
-def _steps(rows: pl.LazyFrame) -> Rows:
+def _steps(store: StudyStore, runs: list[str]) -> Rows:
+    ordered = store.scan("steps", runs, newest=True).sort("step")
     newest = pl.col("tokens", "loss", "learning_rate", "written_at").last()
     speed = pl.col("tokens_per_second").tail(SPEED_ROWS).median().alias("speed")
-    return _by_run(rows.sort("step").group_by("run").agg(newest, speed))
+    return _by_run(ordered.group_by("run").agg(newest, speed))
 
 
-def _checkpoints(rows: pl.LazyFrame) -> Rows:
+def _checkpoints(store: StudyStore, runs: list[str]) -> Rows:
     count = pl.col("step").n_unique().alias("count")
+    rows = store.scan("checkpoints", runs)
     return _by_run(rows.group_by("run").agg(count, pl.col("written_at").max()))
 
 
-def _measured(rows: pl.LazyFrame) -> Rows:
+def _measured(store: StudyStore, runs: list[str]) -> Rows:
+    rows = store.scan("sparsity", runs)
     means = rows.filter(pl.col("layer").is_null(), pl.col("domain").is_null())
     ordered = means.sort(pl.col("stage") == "final", "step", maintain_order=True)
     newest = pl.col("activation_ratio", "stage", "tokens").last()
     return _by_run(ordered.group_by("run").agg(newest, pl.col("written_at").max()))
 
 
-def _fits(rows: pl.LazyFrame) -> Rows:
+def _fits(store: StudyStore, runs: list[str]) -> Rows:
     columns = ["law", "limit_activation_ratio", "limit_low", "limit_high", "mse", "written_at"]
-    return _by_run(rows.group_by("run").agg(pl.col(columns).last()))
+    return _by_run(store.scan("fits", runs).group_by("run").agg(pl.col(columns).last()))
+
+
+PARTS = {
+    "states": ("runs", _states),
+    "steps": ("steps", _steps),
+    "checkpoints": ("checkpoints", _checkpoints),
+    "measured": ("sparsity", _measured),
+    "fits": ("fits", _fits),
+}
+"""What a status is made of: the table, and how it is read for some runs."""

@@ -29,7 +29,7 @@ from study import commits
 from study.definition import Study
 from study.errors import DamagedError, DefinitionError, NotFoundError, SparsingError
 from study.log import read_log
-from study.partition import list_streams, partition_state
+from study.partition import State, list_streams, partition_state
 from study.scan import TableSource, again_when_vanished
 from study.segments import read_footer
 from study.stream import Stream
@@ -89,14 +89,14 @@ class StudyStore:
         """Ids of the runs that have rows in a table, sorted."""
         return [run for run, folder in self.folders(table).items() if list_streams(folder)]
 
-    def state(self, table: str, run: str) -> frozenset[tuple[str, int]]:
+    def state(self, table: str, run: str) -> State:
         """Names of a run's files of a table with the sizes of logs: the same rows while the same.
 
         (Sealing changes it as well, and no row.)
         """
         return partition_state(self.partition(table, run))
 
-    def states(self, table: str) -> dict[str, frozenset[tuple[str, int]]]:
+    def states(self, table: str) -> dict[str, State]:
         """The state of each run that has a folder."""
         return {run: partition_state(path) for run, path in self.folders(table).items()}
 
@@ -125,10 +125,10 @@ class StudyStore:
         schema = _table(table).schema
         return TableSource(schema, lambda: self.folders(table, run), newest=newest).frame()
 
-    def count_rows(self, table: str) -> int:
-        """Rows of a table; quick when asked again, for segments never change."""
+    def count_rows(self, table: str, run: str | None = None) -> int:
+        """Rows of a table, or of one run; quick when asked again, for segments never change."""
         return again_when_vanished(
-            lambda: sum(self._rows_in(folder) for folder in self.folders(table).values())
+            lambda: sum(self._rows_in(folder) for folder in self.folders(table, run).values())
         )
 
     def _rows_in(self, folder: Path) -> int:

@@ -158,8 +158,26 @@ TABLES: dict[str, Table] = {
             },
         ),
         Table(
-            name="fits",
+            name="pareto",
             version=1,
+            about="Perplexity against activation ratio: one row per way of choosing weak neurons, "
+            "its parameter, and domain; of each run's last checkpoint before the decay stage.",
+            optional=frozenset({"parameter", "domain"}),
+            columns={
+                "tokens": (_I64, "training tokens seen"),
+                "metric": (_TEXT, "the way: relu (straightforward), topk, fat or cett"),
+                "parameter": (_F64, "k of topk, eps of fat, CETT value of cett; null for relu"),
+                "domain": (_TEXT, "validation domain; null = the mixture, by weight"),
+                "activation_ratio": (_F64, "active neurons / d_f, mean over layers, dense forward"),
+                "dense_loss": (_F64, "nats per token on the reporting half"),
+                "sparse_loss": (_F64, "with all layers sparse at once"),
+                "ppl_rise_percent": (_F64, "rise of perplexity of the sparse over the dense model"),
+                "measured_tokens": (_I64, "tokens of the reporting half behind the row"),
+            },
+        ),
+        Table(
+            name="fits",
+            version=2,
             about="Every fit ever made, with what is needed to repeat it.",
             optional=frozenset(
                 {
@@ -167,6 +185,7 @@ TABLES: dict[str, Table] = {
                     "limit_low",
                     "limit_high",
                     "mse",
+                    "rows_weight",
                     "criteria",
                     "warnings",
                     "fit_seconds",
@@ -185,9 +204,13 @@ TABLES: dict[str, Table] = {
                 "mse": (_F64, "mean squared error over the points fitted"),
                 "criteria": (_TEXT, "JSON {law: {aicc, bic, holdout_mae}}"),
                 "points": (_I64, "points fitted"),
-                "dropped": (_I64, "points inside the warm-up, not fitted"),
+                "dropped": (_I64, "points of warm-up and decay, not fitted"),
                 "rows_tokens": (pa.list_(_I64), "training tokens of the points fitted"),
                 "rows_activation_ratio": (pa.list_(_F64), "activation ratios of the points fitted"),
+                "rows_weight": (
+                    pa.list_(_F64),
+                    "weights of the points, by their intervals, mean 1; null = all alike",
+                ),
                 "settings": (_TEXT, "JSON: loss, optimizer, start rule, bounds, seed"),
                 "warnings": (_TEXT, "JSON list of what a reader must know"),
                 "fit_seconds": (_F64, "wall time of the fit"),

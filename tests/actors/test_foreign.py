@@ -56,7 +56,7 @@ def change(folder: Path, **changes: object) -> None:
 def test_loss_is_that_of_transformers(name: str, tmp_path: Path, text: Path) -> None:
     model = family(name, **FAMILIES[name])
     foreign = load_foreign(save(model, tmp_path / "model"), CPU)
-    halves = of_files({"prose": text}, foreign.tokenizer.documents, 64, lambda line: None)
+    halves = of_files({"prose": text}, "text", foreign.tokenizer.documents, 64, lambda line: None)
     sequences = halves.report
     losses = foreign.subject.losses(sequences)
     whole = [i for i in range(len(sequences)) if sequences.counts[i] == 64]
@@ -82,7 +82,8 @@ def test_forward_is_the_same_to_the_bit_and_weights_are_shared(name: str, tmp_pa
 
 def test_bfloat16_weights_are_computed_in_float32(tmp_path: Path) -> None:
     foreign = load_foreign(save(family("Llama").to(torch.bfloat16), tmp_path / "model"), CPU)
-    assert foreign.precision == "weights in BF16, computed in float32"
+    assert foreign.stored == "bfloat16"
+    assert foreign.computed == "float32"
     assert foreign.subject.ffns[0].w_in.weight.dtype == torch.float32
 
 

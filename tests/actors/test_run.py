@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -279,6 +280,17 @@ def test_more_shards_than_cpus_is_said_before_anything_starts(
     assert done.returncode == 2
     assert "resources.shards" in done.stderr
     assert "Traceback" not in done.stderr
+    assert not list(tmp_path.glob("*/tables/steps/*"))
+
+
+def test_a_metrics_port_in_use_is_said_before_anything_starts(
+    definition: Path, tmp_path: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        done = run(definition, tmp_path, "--metrics-port", port)
+    assert done.returncode == 2, done.stderr
+    assert f"nothing can be served at 127.0.0.1:{port}" in done.stderr
     assert not list(tmp_path.glob("*/tables/steps/*"))
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from analysis.fit_rows import Job, fit_rows
+from analysis.fit_rows import Job, fit_again, fit_rows
 from analysis.refit import Refitter, newest_fits, read_curves, refit
 from study.definition import Study
 from study.plan import Run, plan_runs
@@ -97,6 +97,36 @@ def test_warmup_is_not_fitted_and_the_row_repeats_the_fit(store) -> None:
     settings = json.loads(row["settings"])
     assert settings["code_version"] == "test"
     assert settings["loss"] == "least_squares"
+
+
+def interval(run: Run, step: int, half_width: float) -> dict[str, float]:
+    middle = ratio(run, step * run.batch_tokens)
+    return {
+        "activation_ratio_low": middle - half_width,
+        "activation_ratio_high": middle + half_width,
+    }
+
+
+def test_points_are_weighted_by_their_intervals(store) -> None:
+    relu, silu = plan_runs(store.study)
+    steps = list(range(100, 1000, 50))
+    widths = [0.004 if step < 500 else 0.002 for step in steps]
+    widths[-1] = 1e-9  # by chance; counts as a third of the median
+    for step, width in zip(steps, widths, strict=True):
+        measure(store, relu, [step], **interval(relu, step, width))
+        # One interval is missing: all points alike.
+        measure(store, silu, [step], **({} if step == 500 else interval(silu, step, width)))
+    refit(store, code_version="test")
+    weighted, alike = newest_fits(store).to_dicts()
+    weights = np.array(weighted["rows_weight"])
+    assert weights.mean() == pytest.approx(1)
+    assert weights[-2] / weights[0] == pytest.approx(4)
+    assert weights[-1] / weights[-2] == pytest.approx(9)
+    assert alike["rows_weight"] is None
+    for row in (weighted, alike):
+        assert fit_again(row).parameters == json.loads(row["parameters"])
+    plain = fit_again(weighted | {"rows_weight": None})
+    assert plain.parameters != json.loads(weighted["parameters"])
 
 
 def test_the_decay_stage_is_not_fitted(tmp_path, store) -> None:

@@ -126,10 +126,23 @@ def test_under_one_percent_active_neurons_are_still_pruned() -> None:
 
 
 def test_a_tiny_target_keeps_every_neuron_that_contributes() -> None:
-    """An index that is one before the first wraps around to the last, the naive way."""
+    """The naive way takes the candidate before the first that passes: index -1, the last."""
     z, w_out = layer(20, 6, 30, seed=0)
+    sizes = z * out_norms(w_out)
+    grid = sizes[sizes > 0].sort().values
+    means = torch.stack([cett_at(z, w_out, float(eps)) for eps in grid])
+    assert cett_at(z, w_out, float(grid[int((means < 1e-9).sum()) - 1])) < 1e-9
+    grid, means = grid[1:], means[1:]
+    assert cett_at(z, w_out, float(grid[int((means < 1e-9).sum()) - 1])) > 0.9
     eps = threshold(z, w_out, 1e-9)
+    assert cett_at(z, w_out, eps) < 1e-9
     assert torch.equal(Cett(eps).active(z, z, out_norms(w_out)), z != 0)
+
+
+def cett_at(z: torch.Tensor, w_out: torch.Tensor, eps: float) -> torch.Tensor:
+    """The mean CETT at a threshold, by its definition."""
+    weak = torch.where(Cett(eps).active(z, z, out_norms(w_out)), 0, z)
+    return ((weak @ w_out.T).norm(dim=-1) / (z @ w_out.T).norm(dim=-1)).mean()
 
 
 def test_a_target_beyond_reach_leaves_nothing() -> None:
@@ -141,10 +154,10 @@ def test_a_token_with_zero_output_has_nothing_to_truncate_and_is_counted() -> No
     """The naive mean of ratios is NaN as soon as there is one such token."""
     z, w_out = layer(200, 6, 30, seed=0)
     padded = torch.cat([z, torch.zeros(200, 30)])
+    assert math.isnan(cett_at(padded, w_out, 0.1))
     window = window_of(padded, w_out)
     assert window.zero_tokens == 200
     assert window.crossing(0.1) == pytest.approx(threshold(z, w_out, 0.2), rel=1e-5)
-    assert math.isnan(float((padded.norm(dim=1) * 0 / padded.norm(dim=1)).mean()))
 
 
 def test_padding_counts_nowhere() -> None:
