@@ -13,7 +13,7 @@ from pathlib import Path
 from study import commits
 from study.coverage import Coverage
 from study.errors import DamagedError
-from study.log import read_log
+from study.log import decode, read_log
 from study.partition import Log, Segment, StreamFiles, list_names, resolve
 from study.segments import check_digest, read_footer, write_segment
 from study.store import StudyStore
@@ -74,6 +74,8 @@ class _Repair:
         broken = [file for file in _all_segments(files) if not _is_whole(folder, file)]
         whole = [s.name for s in _all_segments(files) if s not in broken]
         logs = [log for log in (files.log, *files.superseded) if isinstance(log, Log)]
+        if broken:
+            whole += [_sealed(folder, log, scratch).name for log in logs if log != files.log]
         after = (resolve([*whole, *(log.name for log in logs)]) or [StreamFiles(name)])[0]
         self._fill(table, folder, after, broken, scratch)
         for segment in broken:
@@ -98,6 +100,14 @@ class _Repair:
             where = folder.relative_to(self._store.path)
             said = f"generations {first} to {last} of stream {after.stream} are lost"
             self.done.append(f"{where}: {said}; an empty segment stands for them")
+
+
+def _sealed(folder: Path, log: Log, scratch: Path) -> Segment:
+    """A log that a damaged segment had replaced, as a segment of its own."""
+    content = read_log(commits.read_file(folder / log.name)[0])
+    rows = decode(content.schema, content.commits)
+    covered, generations = Coverage(content.ranges), (log.generation, log.generation)
+    return write_segment(folder, scratch, log.stream, generations, [rows], rows.schema, covered)
 
 
 def _files(folder: Path, stream: str) -> StreamFiles:

@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from study import commits
 from study.coverage import Coverage, Range
+from study.errors import DamagedError
 from study.log import (
     Frame,
     LogContent,
@@ -159,8 +160,11 @@ class Stream:
         """Remove files whose generations are in segments that hold what was put there."""
         if not self._files.superseded:
             return
-        for segment in self._files.segments:
-            check_digest(self.folder, segment)
+        try:
+            for segment in self._files.segments:
+                check_digest(self.folder, segment)
+        except DamagedError:  # they are needed to repair it, and harm no commit
+            return
         for file in self._files.superseded:
             (self.folder / file.name).unlink(missing_ok=True)
         self._files = replace(self._files, superseded=())
@@ -235,13 +239,18 @@ class Stream:
     def merge(self) -> None:
         """Make one segment of all there is of the stream; the rows and their order stay.
 
-        Raises DamagedError, and merges nothing, where a segment is not what was written.
+        Raises DamagedError where a segment is not what was written, and seals the log only.
         """
         segments = list(self._files.segments)
-        if self._files.log is not None or len(segments) > 1:
+        if self._files.log is None and len(segments) < 2:
+            return
+        try:
             for segment in segments:
                 check_digest(self.folder, segment)
-            self._replace(segments, self._files.log)
+        except DamagedError:
+            self.seal()
+            raise
+        self._replace(segments, self._files.log)
 
     def _replace(self, segments: list[Segment], log: Log | None) -> None:
         """Write one segment of the rows of these files, then remove these."""
@@ -251,6 +260,9 @@ class Stream:
         frames = list(content.commits)
         if content.schema:
             frames += [f for f in whole_frames(data, content.valid_bytes) if f.ranges]
+        if content.valid_bytes < len(data) and not self._failed:
+            assert log is not None
+            self._set_aside(data, f"{log.name}.damaged")
         last = self._files.next_generation if frames else self._files.next_generation - 1
         if frames or len(segments) > 1:
             new = self._write(segments, last, content.schema, frames)
@@ -258,8 +270,6 @@ class Stream:
                 if segment != new:
                     (self.folder / segment.name).unlink()
         if log is not None:
-            if content.valid_bytes < len(data) and not self._failed:
-                self._set_aside(data, f"{log.name}.damaged")
             (self.folder / log.name).unlink()
         self._tip, self._failed = None, False
         self._look()

@@ -32,7 +32,7 @@ from study.version import code_version
 
 OVERHEAD_BYTES = 2048
 """What a buffered append occupies beside its values."""
-SEAL_BYTES, MAX_SEAL_BYTES = 2**20, 8 * 2**20
+SEAL_BYTES, MAX_SEAL_BYTES = 4 * 2**20, 8 * 2**20
 """A log of so many bytes is sealed: of the first generations, and at most."""
 SEAL_SECONDS, MAX_SEAL_SECONDS = 60.0, 6 * 3600.0
 """So is a log of this age, at a commit."""

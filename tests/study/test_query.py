@@ -103,6 +103,15 @@ def test_rows_are_counted_and_joined_in_which_no_column_is_asked_for(root, engin
     pairs = steps.join(steps, how="cross").select("step")
     assert pairs.collect(engine=engine).height == 100
     assert steps.head(3).collect(engine=engine).height == 3
+    assert steps.head(3).filter(pl.col("step") > 0).collect(engine=engine).height == 2
+
+
+@pytest.mark.parametrize("engine", ["in-memory", "streaming"])
+def test_a_filter_may_be_a_python_function_or_span_rows(root, engine):
+    steps = StudyStore.open(root, "tiny").scan("steps")
+    by_function = pl.col("run").map_elements(lambda run: hash(run) == hash("b"), return_dtype=pl.Boolean)
+    for condition in (by_function, pl.col("run") == pl.col("run").max()):
+        assert set(steps.filter(condition).collect(engine=engine)["run"]) == {"b"}
 
 
 def test_two_forms_at_once_are_refused(root):

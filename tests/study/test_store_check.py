@@ -104,6 +104,7 @@ def test_a_damaged_segment_is_set_aside_and_its_steps_can_be_written_again(tmp_p
     flip(damaged, 800)
     with pytest.raises(DamagedError, match="it was changed or damaged"):
         store.seal("r")
+    assert [file.suffix for file in files_of(store)] == [".parquet"] * 3
     repair_store(store)
     assert steps_in(store) == [2, 3, 4, 5]
     assert kinds(store) == ["removed"]
@@ -172,15 +173,18 @@ def test_what_a_killed_compaction_left_is_no_row_twice(tmp_path):
     assert len(segments_of(store)) == 1
 
 
-def test_a_damaged_merged_segment_gives_way_to_those_it_replaced(tmp_path):
+@pytest.mark.parametrize("goes_on", [False, True])
+def test_a_damaged_merged_segment_gives_way_to_those_it_replaced(tmp_path, goes_on):
     store = filled(tmp_path)
     old = {file.name: file.read_bytes() for file in files_of(store)}
     store.seal("r")
     flip(segments_of(store)[0], 800)
     for name, data in old.items():
         (store.partition("steps", "r") / name).write_bytes(data)
+    if goes_on:
+        write_rows(store, "steps", "r", [step_row(6)])
     repair_store(store)
-    assert steps_in(store) == list(range(6))
+    assert steps_in(store) == list(range(6 + goes_on))
     assert kinds(store) == ["removed"]
 
 
