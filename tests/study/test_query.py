@@ -109,7 +109,9 @@ def test_rows_are_counted_and_joined_in_which_no_column_is_asked_for(root, engin
 @pytest.mark.parametrize("engine", ["in-memory", "streaming"])
 def test_a_filter_may_be_a_python_function_or_span_rows(root, engine):
     steps = StudyStore.open(root, "tiny").scan("steps")
-    by_function = pl.col("run").map_elements(lambda run: hash(run) == hash("b"), return_dtype=pl.Boolean)
+    by_function = pl.col("run").map_elements(
+        lambda run: hash(run) == hash("b"), return_dtype=pl.Boolean
+    )
     for condition in (by_function, pl.col("run") == pl.col("run").max()):
         assert set(steps.filter(condition).collect(engine=engine)["run"]) == {"b"}
 
