@@ -1,8 +1,13 @@
 """The gated FFN: `FFN(x) = W_out [ sigma(W_gate x) * (W_in x) ]` (paper section 1).
 
-One module computes it densely, and sparsely once `rule` is set: neurons that the rule calls weak
-are left out. Here the sparse way is a mask, exact and slow; what counts as active is defined in
-`kernels.activity`, once.
+One module computes it in four ways, by the same weights:
+
+    ffn(x)              dense
+    ffn.rule = rule     masked: all is computed, weak neurons count as 0; any rule, to measure
+    ffn.use_exact(rule) exact: the gate of all neurons, then only the active ones; fast
+    ffn(x, neurons)     given: only the neurons of a list or mask
+
+What counts as active is defined in `kernels.activity`, once.
 """
 
 from __future__ import annotations
@@ -13,7 +18,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kernels.activity import Rule, out_norms
+from kernels.activity import Cett, Rule, StraightforwardRelu, out_norms
+from kernels.crossover import may_pay, products_pay
+from kernels.ops import (
+    active_output,
+    dense_output,
+    neuron_outputs,
+    neuron_products,
+    packed,
+    quickly,
+)
+from kernels.thresholds import NeuronThresholds, neuron_thresholds
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": functional.relu,
@@ -35,10 +50,17 @@ class GatedFFN(nn.Module):
         self.w_in = nn.Linear(d_h, d_f, bias=False)
         self.w_out = nn.Linear(d_f, d_h, bias=False)
         self.sigma = ACTIVATIONS[activation]
+        self._start_dense()
+
+    def _start_dense(self) -> None:
         self.rule: Rule | None = None
-        """Which neurons are active; None: all, dense."""
+        """Which neurons are active, by mask; None: all, dense."""
         self.watcher: Callable[[Tensor, Tensor, Tensor], None] | None = None
-        """Called in each forward with s, z (..., d_f) and the output (..., d_h)."""
+        """Called in each dense or masked forward with s, z (..., d_f) and the output (..., d_h)."""
+        self.exact = False
+        """Whether weak neurons are left out (`use_exact`)."""
+        self.thresholds: Tensor | None
+        self.register_buffer("thresholds", None, persistent=False)
 
     @classmethod
     def of(
@@ -54,15 +76,62 @@ class GatedFFN(nn.Module):
         ffn = cls.__new__(cls)
         nn.Module.__init__(ffn)
         ffn.w_gate, ffn.w_in, ffn.w_out, ffn.sigma = w_gate, w_in, w_out, sigma
-        ffn.rule, ffn.watcher = None, None
+        ffn._start_dense()
         return ffn
+
+    def pack(self) -> None:
+        """Store W_out with each neuron's weights together, once; `exact` and `given` need it.
+
+        Shape and values of `w_out.weight` stay, its strides become (1, d_h).
+
+        Raises:
+            ValueError: a layer has a bias, which dense and sparse would not share.
+        """
+        if any(layer.bias is not None for layer in (self.w_gate, self.w_in, self.w_out)):
+            raise ValueError("only a gated FFN without biases computes sparsely")
+        self.w_out.weight.data = packed(self.w_out.weight.data)
+
+    def use_exact(self, rule: Rule | None = None) -> None:
+        """From now on leave weak neurons out: those whose gate is 0, or that a rule calls weak.
+
+        Args:
+            rule: `NeuronThresholds` (of a file that `sparsing measure --thresholds` wrote) or
+                `Cett`; None or `StraightforwardRelu`: exact zeros of the gate, nothing lost.
+
+        Raises:
+            ValueError: the rule cannot be told neuron by neuron, or a layer has a bias.
+        """
+        if isinstance(rule, Cett):
+            rule = NeuronThresholds(neuron_thresholds(rule.eps, out_norms(self.w_out.weight)))
+        if not isinstance(rule, NeuronThresholds | StraightforwardRelu | None):
+            raise ValueError(f"{rule} has no thresholds of neurons; set ffn.rule to mask by it")
+        self.pack()
+        self.thresholds = None
+        if isinstance(rule, NeuronThresholds):
+            self.thresholds = rule.thresholds.to(self.w_out.weight.device)
+        self.exact = True
+
+    def use_dense(self) -> None:
+        """From now on compute all neurons again, with W_out as torch's products like it best."""
+        self.exact, self.thresholds = False, None
+        self.w_out.weight.data = self.w_out.weight.data.contiguous()
 
     def intermediate(self, x: Tensor) -> Tensor:
         """`sigma(W_gate x) * (W_in x)`: (..., d_h) -> (..., d_f)."""
         return self.sigma(self.w_gate(x)) * self.w_in(x)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., d_h) -> (..., d_h), sparse where a rule is set."""
+    def forward(self, x: Tensor, neurons: Tensor | None = None) -> Tensor:
+        """(..., d_h) -> (..., d_h), in the way that is set.
+
+        Args:
+            x: any leading shape, any strides.
+            neurons: only these, whatever is set: a list, (n,) int64 without repetitions, or a
+                mask, bool (d_f,) for all tokens or (..., d_f) for each.
+        """
+        if neurons is not None:
+            return self._given(x.reshape(-1, x.shape[-1]), neurons).reshape(x.shape)
+        if self.exact:
+            return self._exact(x.reshape(-1, x.shape[-1])).reshape(x.shape)
         gate = self.sigma(self.w_gate(x))
         intermediate = gate * self.w_in(x)
         if self.rule is not None:
@@ -72,3 +141,31 @@ class GatedFFN(nn.Module):
         if self.watcher is not None:
             self.watcher(gate, intermediate, output)
         return output
+
+    def _exact(self, x: Tensor) -> Tensor:
+        if self.rule is not None or self.watcher is not None:
+            raise ValueError("a rule or a watcher needs all neurons: call use_dense() first")
+        w_gate, w_in, w_out = self._weights()
+        what = x.device.type, x.dtype, len(x), w_gate.numel()
+        if products_pay(*what):
+            gate = self.sigma(quickly(neuron_products, x, w_gate))
+        else:
+            gate = self.sigma(functional.linear(x, w_gate))
+        if not may_pay(*what):
+            return dense_output(x, gate, w_in, w_out, self.thresholds)
+        return quickly(active_output, x, gate, w_in, w_out, self.thresholds)
+
+    def _given(self, x: Tensor, neurons: Tensor) -> Tensor:
+        mask = None
+        if neurons.dtype == torch.bool:
+            mask = neurons.reshape(-1, neurons.shape[-1]).expand(len(x), -1)
+            neurons = mask.any(0).nonzero().squeeze(1)
+        w_gate, w_in, w_out = self._weights()
+        gate = self.sigma(quickly(neuron_products, x, w_gate, neurons))
+        if mask is not None:
+            gate = torch.where(mask[:, neurons], gate, 0)
+        z = quickly(neuron_products, x, w_in, neurons, gate)
+        return quickly(neuron_outputs, z, w_out, neurons)
+
+    def _weights(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.w_gate.weight, self.w_in.weight, self.w_out.weight

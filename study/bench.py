@@ -23,6 +23,7 @@ BENCHMARKS = {
     "metric": "actors.bench_metric",
     "interval": "actors.bench_interval",
     "fit": "analysis.bench_fit",
+    "ffn": "kernels.bench_ffn",
 }
 
 
@@ -105,6 +106,7 @@ def bench(name: str, repeats: int, as_json: bool) -> None:
       sparsing bench metric           CETT-PPL-1% against nested bisection; takes minutes
       sparsing bench interval         how often intervals of activation ratios hold the truth
       sparsing bench fit --json
+      sparsing bench ffn --repeats 15
     """
     cases: list[Case] = importlib.import_module(BENCHMARKS[name]).cases(repeats)
     if as_json:

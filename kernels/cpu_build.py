@@ -1,0 +1,88 @@
+"""Compiles kernels/cpu_ffn.cpp for this processor, once, and loads it.
+
+The library lies in `SPARSING_KERNEL_CACHE` (default `~/.cache/sparsing/kernels`), named by the
+hash of all that it depends on: source, flags, compiler, processor. It is moved there when it is
+whole, so that processes need no lock and never see half a file: two that start together compile
+twice, and the second replaces the first's by an equal one.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from functools import lru_cache
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+SOURCE = Path(__file__).with_name("cpu_ffn.cpp")
+FLAGS = ["-O3", "-march=native", "-std=c++17", "-fPIC", "-shared", "-fopenmp"]
+COMPILE_SECONDS = 120
+
+
+@lru_cache(maxsize=1)
+def compiled() -> ctypes.CDLL | None:
+    """The compiled functions; None where no compiler made them, which is logged once."""
+    compiler = shutil.which(os.environ.get("CXX") or "c++") or shutil.which("g++")
+    if compiler is None:
+        log.warning("no C++ compiler (c++, g++ or $CXX): sparse FFNs gather with torch, slower")
+        return None
+    try:
+        return ctypes.CDLL(str(library(compiler, cache_folder())))
+    except subprocess.CalledProcessError as error:
+        reason = error.stderr.strip().splitlines()[:1]
+    except (OSError, subprocess.TimeoutExpired) as error:
+        reason = [str(error)]
+    log.warning("%s cannot compile %s %s: sparse FFNs gather with torch", compiler, SOURCE, reason)
+    return None
+
+
+def cache_folder() -> Path:
+    """Where compiled libraries are kept."""
+    if named := os.environ.get("SPARSING_KERNEL_CACHE"):
+        return Path(named)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sparsing/kernels"
+
+
+def library(compiler: str, folder: Path) -> Path:
+    """The library of this source, compiler and processor; compiled if it is not there yet.
+
+    Raises:
+        subprocess.CalledProcessError: the compiler failed.
+        OSError: the folder cannot be written.
+    """
+    version = _run([compiler, "--version"])
+    about = "\0".join([*FLAGS, version, _processor()]).encode()
+    name = hashlib.sha256(SOURCE.read_bytes() + about).hexdigest()[:24]
+    path = folder / f"cpu_ffn-{name}.so"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryDirectory(dir=folder) as made:
+            unfinished = Path(made) / path.name
+            _run([compiler, *FLAGS, str(SOURCE), "-o", str(unfinished)])
+            unfinished.replace(path)
+        log.info("compiled %s", path)
+    return path
+
+
+def _run(command: list[str]) -> str:
+    done = subprocess.run(
+        command, check=True, capture_output=True, text=True, timeout=COMPILE_SECONDS
+    )
+    return done.stdout
+
+
+def _processor() -> str:
+    """What `-march=native` depends on: the processor's model and its instruction sets."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return f"{platform.machine()} {platform.processor()}"
+    wanted = ("model name", "flags", "Features", "CPU implementer", "CPU part")
+    return "\n".join(sorted({line for line in lines if line.startswith(wanted)}))

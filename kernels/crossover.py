@@ -1,0 +1,103 @@
+"""Where sparse products are faster than dense ones: measured, not tuned at run time.
+
+Dense here: by the same packed W_out, whose product takes torch up to 15 % longer in float32, and
+several times as long in bfloat16 without instructions for it.
+
+Measured with `python -m kernels.measure_crossover`; every process with this table decides alike.
+A device without a measured table computes densely.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from kernels.cpu_build import compiled
+
+
+@dataclass(frozen=True)
+class Crossover:
+    """What pays for up to this many tokens at once."""
+
+    tokens: int
+    all_neurons: bool
+    """Our product with all neurons is faster than torch's."""
+    active: float
+    """Largest active fraction, independent between tokens, at which leaving out pays."""
+
+
+SMALLEST = 2**20
+"""Elements of a weight matrix from which on sparse products are considered at all."""
+LARGE = 2**23
+"""Elements from which on weights come from memory, not from a cache."""
+ANY = 2**62
+
+Table = dict[torch.dtype, tuple[Crossover, ...]]
+
+# AMD EPYC (Zen 3, AVX2), one thread; 768 x 1920 and 2304 x 5760.
+COMPILED_MEDIUM: Table = {
+    torch.float32: (
+        Crossover(8, False, 1.0),
+        Crossover(16, False, 0.5),
+        Crossover(64, False, 0.1),
+    ),
+    torch.bfloat16: (Crossover(1, False, 1.0), Crossover(ANY, True, 1.0)),
+}
+COMPILED_LARGE: Table = {
+    torch.float32: (
+        Crossover(8, True, 1.0),
+        Crossover(16, True, 0.7),
+        Crossover(64, False, 0.1),
+    ),
+    torch.bfloat16: (Crossover(ANY, True, 1.0),),
+}
+GATHERED: Table = {
+    torch.float32: (Crossover(2, False, 0.1), Crossover(4, False, 0.05)),
+}
+
+
+def may_pay(device: str, dtype: torch.dtype, tokens: int, elements: int) -> bool:
+    """Whether leaving out weak neurons can pay for so many tokens, if few enough are active.
+
+    Args:
+        device: type of the device.
+        elements: of a weight matrix.
+    """
+    return _find(device, dtype, tokens, elements) is not None
+
+
+def products_pay(device: str, dtype: torch.dtype, tokens: int, elements: int) -> bool:
+    """Whether our product with all neurons beats torch's."""
+    found = _find(device, dtype, tokens, elements)
+    return found is not None and found.all_neurons
+
+
+def sparse_pays(device: str, dtype: torch.dtype, tokens: int, elements: int, active: float) -> bool:
+    """Whether leaving out the weak neurons beats computing all, given the active fraction."""
+    found = _find(device, dtype, tokens, elements)
+    return found is not None and active <= found.active
+
+
+def _find(device: str, dtype: torch.dtype, tokens: int, elements: int) -> Crossover | None:
+    if device != "cpu" or elements < SMALLEST:
+        return None
+    if dtype == torch.bfloat16 and not _bfloat16_measured():
+        return None
+    if not _is_compiled():
+        table = GATHERED
+    else:
+        table = COMPILED_LARGE if elements >= LARGE else COMPILED_MEDIUM
+    return next((row for row in table.get(dtype, ()) if tokens <= row.tokens), None)
+
+
+# torch.compile asks once, and does not look into how a library is compiled.
+@torch.compiler.assume_constant_result
+def _is_compiled() -> bool:
+    return compiled() is not None
+
+
+@torch.compiler.assume_constant_result
+def _bfloat16_measured() -> bool:
+    """Processors with AVX-512 may have bfloat16 products of their own: not measured."""
+    return torch.backends.cpu.get_cpu_capability() == "AVX2"

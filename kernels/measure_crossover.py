@@ -1,0 +1,86 @@
+"""`python -m kernels.measure_crossover`: measures the table of `kernels.crossover`, and prints it.
+
+For each number of tokens, in processor time of one thread, interleaved: our product with all
+neurons against torch's; and leaving out against computing all after the gate, at falling active
+fractions, independent between tokens (the worst case for reading weights once).
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from kernels import cpu_ffn
+from kernels.cpu_build import compiled
+from kernels.ops import masked, packed
+
+SHAPES = [(768, 1920), (2304, 5760)]
+"""d_h and d_f: a 0.1B and a 2.4B model's; within the third cache, and beyond it."""
+TOKENS = [1, 2, 4, 8, 16, 64, 256]
+ACTIVE = [1.0, 0.9, 0.7, 0.5, 0.3, 0.2, 0.1, 0.05]
+LAYERS = 3
+"""Taken in turn, so that weights come from memory as they do in a model."""
+
+
+def ratio(ours: Callable[[int], object], theirs: Callable[[int], object], repeats: int) -> float:
+    """Median of their processor time over ours."""
+    ratios = []
+    for repeat in range(repeats + 1):
+        started = time.process_time()
+        ours(repeat % LAYERS)
+        middle = time.process_time()
+        theirs(repeat % LAYERS)
+        ratios.append((time.process_time() - middle) / (middle - started))
+    return statistics.median(ratios[1:])
+
+
+def measure(dtype: torch.dtype, d_h: int, d_f: int, tokens: int, repeats: int) -> None:
+    """Print the ratios of one shape and number of tokens."""
+    w_in = [torch.randn(d_f, d_h, dtype=dtype) for _ in range(LAYERS)]
+    plain = [torch.randn(d_h, d_f, dtype=dtype) for _ in range(LAYERS)]
+    w_out = [packed(w) for w in plain]
+    x = torch.randn(tokens, d_h, dtype=dtype)
+
+    def sparse(layer: int, gate: Tensor) -> Tensor:
+        z = cpu_ffn.neuron_products(x, w_in[layer], None, gate, None)
+        return cpu_ffn.neuron_outputs(z, w_out[layer], None)
+
+    def dense(layer: int, gate: Tensor) -> Tensor:
+        return functional.linear(gate * functional.linear(x, w_in[layer]), plain[layer])
+
+    def dense_packed(layer: int, gate: Tensor) -> Tensor:
+        z = masked(gate * functional.linear(x, w_in[layer]), gate, None)
+        return functional.linear(z, w_out[layer])
+
+    every = ratio(
+        lambda i: cpu_ffn.neuron_products(x, w_in[i], None, None, None),
+        lambda i: functional.linear(x, w_in[i]),
+        repeats,
+    )
+    line = [f"{dtype} {d_h}x{d_f} {tokens:4d} tokens: all {every:.2f}"]
+    for active in ACTIVE:
+        gate = torch.randn(tokens, d_f, dtype=dtype) * (torch.rand(tokens, d_f) < active)
+        gained = ratio(lambda i: sparse(i, gate), lambda i: dense(i, gate), repeats)  # noqa: B023
+        line.append(f"{active:g}: {gained:.2f}")
+    full = ratio(lambda i: dense_packed(i, gate), lambda i: dense(i, gate), repeats)
+    print(", ".join([*line, f"dense with W_out packed {full:.2f}"]), flush=True)
+
+
+def main() -> None:
+    """Measure and print all."""
+    torch.set_num_threads(1)
+    print("compiled" if compiled() else "gathered")
+    for dtype in cpu_ffn.DTYPES:
+        for d_h, d_f in SHAPES:
+            for tokens in TOKENS:
+                measure(dtype, d_h, d_f, tokens, repeats=5 if tokens * d_h > 20000 else 15)
+
+
+if __name__ == "__main__":
+    with torch.no_grad():
+        main()

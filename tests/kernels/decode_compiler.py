@@ -1,0 +1,109 @@
+"""Compiles the decode kernels for GPUs that need not be there, and reads what came out."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from kernels import triton_decode as decode
+
+TYPES = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
+CONSTANTS = {
+    "NEURONS": decode.NEURONS,
+    "ROWS": decode.ROWS,
+    "DEPTH": decode.DEPTH,
+    "COLUMNS": decode.COLUMNS,
+}
+KERNELS = ("gate", "products", "outputs", "total")
+WHOLE = ("places", "counts", "listed", "totals")
+SIZES = ("d_h", "d_f", "blocks", "capacity", "splits")
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """What one kernel needs of a GPU."""
+
+    registers: int
+    """For each thread."""
+    spilled_bytes: int
+    """Stack of each thread: what did not fit into registers."""
+    shared_bytes: int
+    asynchronous_copies: int
+    """Instructions that copy into shared memory while others compute."""
+
+
+def compile_kernel(
+    name: str, dtype: str, capability: int, activation: str = "relu", d_f: int = 5760
+) -> Compiled:
+    """Compile a kernel of `KERNELS` for `sm_<capability>`, as `decode` launches it.
+
+    Args:
+        dtype: of the weights: a key of `TYPES`.
+        activation: of the gate.
+        d_f: number of neurons, which the products kernel is compiled for.
+    """
+    kernel: Any = getattr(decode, f"{name}_kernel")
+    blocks = triton.next_power_of_2(triton.cdiv(d_f, decode.NEURONS))
+    constants = {
+        **CONSTANTS,
+        "ACTIVATION": activation,
+        "BLOCKS": blocks,
+        "HAS_THRESHOLDS": True,
+    }
+    signature = {name: _type(name, TYPES[dtype]) for name in kernel.arg_names}
+    source = ASTSource(
+        kernel,
+        signature,
+        constexprs={name: constants[name] for name in kernel.arg_names if name in constants},
+        attrs={(at,): [["tt.divisibility", 16]] for at in _aligned(kernel.arg_names)},
+    )
+    made = triton.compile(source, target=GPUTarget("cuda", capability, 32))
+    registers, stack = _resources(made.asm["cubin"])
+    return Compiled(
+        registers=registers,
+        spilled_bytes=stack,
+        shared_bytes=made.metadata.shared,
+        asynchronous_copies=made.asm["ptx"].count("cp.async.c"),
+    )
+
+
+def _type(argument: str, weights: str) -> str:
+    if argument.isupper():
+        return "constexpr"
+    if argument in SIZES:
+        return "i32"
+    if argument in WHOLE:
+        return "*i32"
+    return "*fp32" if argument in ("thresholds", "partial") else f"*{weights}"
+
+
+def _aligned(arguments: list[str]) -> list[int]:
+    """Places of pointers, and of sizes that are multiples of 16, as the launcher finds them."""
+    return [
+        at
+        for at, name in enumerate(arguments)
+        if not name.isupper() and name not in ("blocks", "splits")
+    ]
+
+
+def _resources(cubin: bytes) -> tuple[int, int]:
+    """Registers and stack bytes of a thread, as `cuobjdump` tells them."""
+    tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        told = subprocess.run(
+            [str(tool), "-res-usage", file.name], check=True, capture_output=True, text=True
+        ).stdout
+    found = re.search(r"REG:(\d+) STACK:(\d+)", told)
+    if found is None:
+        raise RuntimeError(f"cuobjdump told no registers: {told}")
+    return int(found[1]), int(found[2])

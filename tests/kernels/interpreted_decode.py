@@ -1,0 +1,129 @@
+"""The decode kernels in Triton's interpreter; `test_triton_decode` runs this in a process."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from kernels import triton_decode
+from kernels.activity import at_least
+from kernels.ffn import ACTIVATIONS
+from kernels.ops import packed
+from kernels.triton_decode import Workspace, decode
+
+SHAPES = [(1, 1), (7, 13), (64, 32), (300, 50)]
+Weights = tuple[Tensor, Tensor, Tensor]
+
+
+def weights(d_h: int, d_f: int, seed: int = 0) -> Weights:
+    torch.manual_seed(seed)
+    scale = d_h**-0.5
+    w_out = packed(torch.randn(d_h, d_f) * d_f**-0.5)
+    return torch.randn(d_f, d_h) * scale, torch.randn(d_f, d_h) * scale, w_out
+
+
+def reference(x: Tensor, w: Weights, activation: str, thresholds: Tensor | None = None) -> Tensor:
+    w_gate, w_in, w_out = (t.double() for t in w)
+    z = ACTIVATIONS[activation](x.double() @ w_gate.T) * (x.double() @ w_in.T)
+    if thresholds is not None:
+        z = torch.where(at_least(z.abs(), thresholds), z, 0)
+    return z @ w_out.T
+
+
+def poisoned(x: Tensor, d_f: int) -> Workspace:
+    """Nothing that was there before may come out: NaN, and neurons that do not exist."""
+    work = Workspace.like(x, d_f)
+    for tensor in vars(work).values():
+        tensor.fill_(torch.nan if tensor.is_floating_point() else 2**30)
+    return work
+
+
+def close(got: Tensor, expected: Tensor) -> None:
+    scale = float(expected.abs().max().clamp(min=1e-30))
+    torch.testing.assert_close(got.double(), expected, rtol=0, atol=1e-6 * scale)
+
+
+@pytest.mark.parametrize(
+    ("activation", "d_h", "d_f", "tokens"),
+    [
+        *[("relu", d_h, d_f, 2) for d_h, d_f in SHAPES],
+        *[(activation, 40, 19, 1) for activation in triton_decode.ACTIVATIONS],
+    ],
+)
+def test_is_the_dense_ffn(activation: str, d_h: int, d_f: int, tokens: int) -> None:
+    w = weights(d_h, d_f)
+    x = torch.randn(tokens, d_h)
+    close(decode(x, *w, activation, work=poisoned(x, d_f)), reference(x, w, activation))
+
+
+@pytest.mark.parametrize("activation", ["relu", "silu"])
+def test_thresholds(activation: str) -> None:
+    w = weights(96, 45)
+    x, thresholds = torch.randn(2, 96), torch.rand(45)
+    y = decode(x, *w, activation, thresholds, work=poisoned(x, 45))
+    close(y, reference(x, w, activation, thresholds))
+
+
+@pytest.mark.parametrize("sign", [0.0, -1.0, 1.0])
+def test_no_neuron_active_and_all_active(sign: float) -> None:
+    w_gate, w_in, w_out = weights(40, 35)
+    w = (w_gate.abs() * sign, w_in, w_out)
+    x = torch.rand(2, 40) + 0.1
+    y = decode(x, *w, "relu", work=poisoned(x, 35))
+    close(y, reference(x, w, "relu"))
+    assert bool((y != 0).any()) == (sign > 0)
+
+
+@pytest.mark.parametrize("neuron", [0, 16, 34])
+def test_one_neuron_active(neuron: int) -> None:
+    w_gate, w_in, w_out = weights(40, 35)
+    w_gate = -w_gate.abs()
+    w_gate[neuron] *= -1
+    x = torch.rand(2, 40)
+    w = (w_gate, w_in, w_out)
+    close(decode(x, *w, "relu", work=poisoned(x, 35)), reference(x, w, "relu"))
+
+
+def test_a_tie_at_the_threshold_is_active() -> None:
+    w = (torch.full((3, 8), 0.125), torch.full((3, 8), 0.125), packed(torch.eye(8, 3)))
+    above = float(torch.nextafter(torch.tensor(1.0), torch.tensor(2.0)))
+    thresholds = torch.tensor([1.0, above, 0.0])
+    assert decode(torch.ones(1, 8), *w, "relu", thresholds)[0, :3].tolist() == [1, 0, 1]
+
+
+def test_nan_and_infinity() -> None:
+    """An active neuron's NaN comes out; a weak one's weights, even NaN, are not read."""
+    w_gate, w_in, w_out = weights(40, 35)
+    w_gate[3], w_in[3], w_out[:, 3] = -1.0, torch.nan, torch.inf
+    x = torch.rand(2, 40)
+    assert decode(x, w_gate, w_in, w_out, "relu").isfinite().all()
+    w_gate[3] = 1.0
+    assert not decode(x, w_gate, w_in, w_out, "relu").isfinite().any()
+    w_gate[3] = torch.nan
+    assert decode(x, w_gate, w_in, w_out, "relu").isnan().all()
+    assert decode(x, w_gate, w_in, w_out, "relu", torch.zeros(35)).isfinite().all()
+    x[0, 0] = torch.inf
+    assert not decode(x, w_gate, w_in, w_out, "relu")[0].isfinite().any()
+
+
+def test_tokens_do_not_see_each_other() -> None:
+    w = weights(64, 50)
+    x = torch.randn(3, 64)
+    y = decode(x, *w, "relu")
+    for token in range(3):
+        assert torch.equal(decode(x[token : token + 1], *w, "relu"), y[token : token + 1])
+
+
+def test_refused_at_the_door() -> None:
+    w_gate, w_in, w_out = weights(8, 12)
+    x = torch.randn(2, 8)
+    with pytest.raises(ValueError, match="packed"):
+        decode(x, w_gate, w_in, w_out.contiguous(), "relu")
+    with pytest.raises(ValueError, match="the kernels know"):
+        decode(x, w_gate, w_in, w_out, "tanh")
+    with pytest.raises(TypeError, match="one dtype"):
+        decode(x.half(), w_gate, w_in, w_out, "relu")
+    with pytest.raises(ValueError, match="do not fit"):
+        decode(x[:, :5], w_gate, w_in, w_out, "relu")
+    assert decode(x[:0], w_gate, w_in, w_out, "relu").shape == (0, 8)

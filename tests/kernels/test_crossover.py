@@ -1,0 +1,49 @@
+"""What decides between sparse and dense: a table, the same for every process."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from kernels import crossover, ops
+from kernels.crossover import may_pay, sparse_pays
+from kernels.ffn import GatedFFN
+
+TABLES = [crossover.COMPILED_MEDIUM, crossover.COMPILED_LARGE, crossover.GATHERED]
+BIG = 2304 * 5760
+
+
+def test_more_tokens_never_allow_more_active_neurons_in_float32() -> None:
+    for table in TABLES:
+        rows = table[torch.float32]
+        assert [row.tokens for row in rows] == sorted({row.tokens for row in rows})
+        assert [row.active for row in rows] == sorted((r.active for r in rows), reverse=True)
+
+
+def test_what_was_not_measured_is_dense() -> None:
+    assert not may_pay("cuda", torch.float32, 1, BIG)
+    assert not may_pay("cpu", torch.float64, 1, BIG)
+    assert not may_pay("cpu", torch.float32, 1, 64 * 160)
+    assert not may_pay("cpu", torch.float32, 65, BIG)
+
+
+def test_few_active_neurons_pay_and_many_do_not() -> None:
+    assert sparse_pays("cpu", torch.float32, 1, BIG, 0.1)
+    assert sparse_pays("cpu", torch.float32, 64, BIG, 0.1)
+    assert not sparse_pays("cpu", torch.float32, 64, BIG, 0.5)
+
+
+@pytest.mark.parametrize("shift", [-9.0, 9.0])
+def test_both_sides_of_the_crossover_give_the_dense_result(
+    shift: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With 60 tokens: computed densely where all are active, sparsely where none is."""
+    module = GatedFFN(512, 2048, "relu").requires_grad_(False)
+    x = torch.rand(60, 512)
+    module.w_gate.weight.abs_().mul_(shift)
+    expected, taken = module(x), []
+    dense = ops.dense_output
+    monkeypatch.setattr(ops, "dense_output", lambda *a: (taken.append(a), dense(*a))[1])
+    module.use_exact()
+    torch.testing.assert_close(module(x), expected, rtol=1e-5, atol=1e-3)
+    assert bool(taken) == (shift > 0)
