@@ -7,7 +7,6 @@ import threading
 import time
 
 from analysis.refit import Refitter
-from study.by_run import SETTLED_NS
 from study.exporter import StudyMetrics
 from study.status import StatusReader
 from study.store import DEFINITION, StudyStore
@@ -74,10 +73,7 @@ class FollowedStudy:
 
     def version(self) -> object:
         """Differs from what it was when a table got new rows since."""
-        changed = {table: self.store.changed_ns(table) for table in TABLES}
-        newest = max((at for table in changed.values() for at in table.values()), default=0)
-        unsettled = time.time_ns() if newest > time.time_ns() - SETTLED_NS else None
-        return changed, unsettled
+        return {table: self.store.states(table) for table in TABLES}
 
     def _follow(self) -> None:
         while not self._stopping.is_set():

@@ -8,7 +8,6 @@ lock on the study, and each reads again what another has fitted, so that nothing
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from contextlib import ExitStack, closing, suppress
@@ -20,6 +19,7 @@ import polars as pl
 from analysis.fit_rows import Curve, Job, fit_rows
 from study.commits import stream_lock
 from study.definition import Study
+from study.partition import State
 from study.plan import Run, plan_runs
 from study.store import StudyStore
 
@@ -32,7 +32,6 @@ TURN_SECONDS = 0.05
 """How often a refitter asks whether another one has ended its turn."""
 
 Key = tuple[str, tuple[int, ...], tuple[float, ...]]
-Names = frozenset[str]
 
 
 def refit(store: StudyStore, *, code_version: str) -> int:
@@ -49,8 +48,8 @@ class Refitter:
     def __init__(self, store: StudyStore, *, code_version: str) -> None:
         self._store, self._code_version = store, code_version
         self._runs = plan_runs(store.study)
-        self._measured: dict[str, Names] = {}
-        self._fits: dict[str, Names] = {}
+        self._measured: dict[str, State] = {}
+        self._fits: dict[str, State] = {}
         self._fitted: dict[tuple[str, str], Key] = {}
         self._waiting: dict[str, list[Job]] = {}
         self._has_looked = False
@@ -73,7 +72,7 @@ class Refitter:
 
     def look(self) -> bool:
         """See what is new, and fit nothing; whether any curve has no fit yet."""
-        names = {run.id: self._names("sparsity", run.id) for run in self._runs}
+        names = {run.id: self._store.state("sparsity", run.id) for run in self._runs}
         changed = [run for run in self._runs if self._is_new(run.id, names[run.id])]
         if changed:
             ids = [run.id for run in changed]
@@ -95,10 +94,10 @@ class Refitter:
             return None
         times = [jobs[0].curve.measured_at.timestamp() for jobs in list(self._waiting.values())]
         for run in self._runs:
-            new = self._names("sparsity", run.id) - self._measured.get(run.id, Names())
+            new = self._store.state("sparsity", run.id) - self._measured.get(run.id, State())
             folder = self._store.partition("sparsity", run.id)
             with suppress(FileNotFoundError):
-                times += [max((folder / name).stat().st_mtime for name in new)] if new else []
+                times += [max((folder / name).stat().st_mtime for name, _ in new)] if new else []
         now = time.time()
         return max(0.0, now - min(times, default=now))
 
@@ -130,20 +129,20 @@ class Refitter:
                 writer.append(writer.next_seq, [row])
         for job, _ in done:
             self._fitted[curve.run, job.law] = key(curve)
-        self._fits[curve.run] = self._names("fits", curve.run)
+        self._fits[curve.run] = self._store.state("fits", curve.run)
         del self._waiting[curve.run]
         return len(done)
 
-    def _is_new(self, run: str, names: Names) -> bool:
+    def _is_new(self, run: str, names: State) -> bool:
         """Whether a run has new measurements, or is waiting and has new fits."""
-        if names != self._measured.get(run, Names()):
+        if names != self._measured.get(run, State()):
             return True
-        return run in self._waiting and self._names("fits", run) != self._fits[run]
+        return run in self._waiting and self._store.state("fits", run) != self._fits[run]
 
     def _read_fits(self, runs: list[str]) -> None:
         """Know what has been fitted of some runs, by whomever."""
-        names = {run: self._names("fits", run) for run in runs}
-        changed = [run for run in runs if names[run] != self._fits.get(run, Names())]
+        names = {run: self._store.state("fits", run) for run in runs}
+        changed = [run for run in runs if names[run] != self._fits.get(run, State())]
         if changed:
             columns = ["run", "law", "stage", "rows_tokens", "rows_activation_ratio"]
             newest = _newest(self._store.scan("fits", changed)).select(columns).collect()
@@ -172,13 +171,6 @@ class Refitter:
             for law in wanted
             if self._fitted.get((run.id, law)) != key(curve)
         ]
-
-    def _names(self, table: str, run: str) -> Names:
-        """What lies in a run's folder of a table; files never change, so names tell."""
-        try:
-            return frozenset(os.listdir(self._store.partition(table, run)))
-        except FileNotFoundError:
-            return Names()
 
 
 def laws_of(study: Study, run: Run) -> list[str]:

@@ -1,13 +1,11 @@
-"""What a commit is on disk: data files whose names say their sequence numbers, published whole.
+"""What is done to files so that it is done whole, once, and for good.
 
-A stream's file `main-000000000007-000000000009.parquet` holds all rows of the sequence numbers 7,
-8 and 9. It is written under a temporary name beside the tables, fsynced, and linked to its name,
-which fails where the name is taken; then the folder is fsynced. So a reader that lists a folder
-sees whole commits only, and power loss takes nothing that was acknowledged, as far as the file
-system keeps what it was told to fsync.
+A file appears whole, under a name that was not taken, or not at all: it is written under a
+temporary name, fsynced, and linked; then the folder is fsynced. So power loss takes nothing that
+was acknowledged, as far as the file system keeps what it was told to fsync.
 
-One writer of a stream commits at a time, by a lock on a file (`flock`, which the kernel drops when
-its holder dies), so that two writers of one stream cannot publish a sequence number twice.
+One writer of a stream works at a time, by a lock on a file (`flock`, which the kernel drops when
+its holder dies), so that two writers of one stream cannot write a sequence number twice.
 """
 
 from __future__ import annotations
@@ -17,55 +15,16 @@ import os
 import re
 import time
 import uuid
-from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from study.errors import DefinitionError
 
 IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 STREAM = re.compile(r"[a-z][a-z0-9_]{0,31}")
-DATA_FILE = re.compile(r"([a-z][a-z0-9_]{0,31})-(\d{12,19})-(\d{12,19})\.parquet")
 LEFTOVER_SECONDS = 600.0
 """Temporary files older than this belong to a dead writer; a live one publishes in seconds."""
-
-
-@dataclass(frozen=True, order=True)
-class DataFile:
-    """A published commit: the sequence numbers first to last, both included, of one stream."""
-
-    stream: str
-    first: int
-    last: int
-
-    @property
-    def name(self) -> str:
-        """Its file name; names sort in the order of the sequence numbers."""
-        return f"{self.stream}-{self.first:012d}-{self.last:012d}.parquet"
-
-    @staticmethod
-    def parse(name: str) -> DataFile | None:
-        """The commit that a file name speaks of; None for any other file."""
-        match = DATA_FILE.fullmatch(name)
-        return DataFile(match[1], int(match[2]), int(match[3])) if match else None
-
-
-class Coverage:
-    """A set of sequence numbers, kept as ranges."""
-
-    def __init__(self, files: Iterable[DataFile] = ()) -> None:
-        self._ranges = sorted((file.first, file.last) for file in files)
-
-    def __contains__(self, seq: int) -> bool:
-        at = bisect_right(self._ranges, seq, key=lambda pair: pair[0]) - 1
-        return at >= 0 and seq <= self._ranges[at][1]
-
-    @property
-    def next_seq(self) -> int:
-        """One more than the largest number; 0 when empty."""
-        return self._ranges[-1][1] + 1 if self._ranges else 0
 
 
 def check_identifier(word: str, what: str, pattern: re.Pattern[str] = IDENTIFIER) -> str:
@@ -82,55 +41,52 @@ def partition_parts(table: str, run: str) -> tuple[str, str, str]:
     return "tables", table, f"run={check_identifier(run, 'id of a run')}"
 
 
-def list_data_files(folder: Path, stream: str | None = None) -> list[DataFile]:
-    """The commits in a partition's folder, of one stream or all, as they were at one moment.
-
-    One listing may miss a file and yet see a later one; two equal listings in a row are a state
-    that really was, for files are only ever added.
-    """
-    seen = _list(folder, stream)
-    while (again := _list(folder, stream)) != seen:
-        seen = again
-    return seen
-
-
-def _list(folder: Path, stream: str | None) -> list[DataFile]:
-    try:
-        with os.scandir(folder) as entries:
-            files = [file for entry in entries if (file := DataFile.parse(entry.name))]
-    except FileNotFoundError:
-        return []
-    return sorted(file for file in files if stream in (None, file.stream))
+def lock_path(study_path: Path, table: str, run: str, stream: str) -> Path:
+    """The file whose lock a stream's writer holds; temporary files are beside it."""
+    return study_path / ".writing" / table / run / f"{stream}.lock"
 
 
 @contextmanager
-def stream_lock(path: Path) -> Iterator[None]:
-    """Hold a stream's lock; BlockingIOError at once when another writer holds it."""
+def stream_lock(path: Path, patience_seconds: float = 0.0) -> Iterator[None]:
+    """Hold a stream's lock; BlockingIOError when another writer holds it for so long."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise BlockingIOError(
-                error.errno, "another writer holds the lock", str(path)
-            ) from error
+    deadline = time.monotonic() + patience_seconds
+    with opened(path, os.O_RDWR | os.O_CREAT) as descriptor:
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() >= deadline:
+                    said = "another writer holds the lock"
+                    raise BlockingIOError(error.errno, said, str(path)) from error
+                time.sleep(0.01)
         yield
+
+
+@contextmanager
+def opened(path: Path, flags: int) -> Iterator[int]:
+    """A file's descriptor."""
+    descriptor = os.open(path, flags | os.O_CLOEXEC, 0o666)
+    try:
+        yield descriptor
     finally:
         os.close(descriptor)
 
 
-def publish(content: bytes | memoryview, target: Path, scratch: Path) -> None:
-    """Write a new file so that it is there whole or not at all; FileExistsError when it is there.
+def read_file(path: Path) -> tuple[bytes, int]:
+    """A file's content, as far as it went at one moment, and its inode."""
+    with open(path, "rb") as file:
+        found = os.fstat(file.fileno())
+        return file.read(found.st_size), found.st_ino
 
-    `scratch` is a folder on the same file system for the temporary file. The caller makes the
-    name durable with `sync_folder`.
-    """
-    temporary = _write_durably(content, scratch, target.name)
-    try:
-        os.link(temporary, target)
-    finally:
-        os.unlink(temporary)
+
+def write_all(descriptor: int, data: bytes, offset: int) -> None:
+    """Write all of it at an offset, in as many writes as the disk wants."""
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(descriptor, view, offset)
+        view, offset = view[written:], offset + written
 
 
 def replace(content: bytes, target: Path) -> None:
@@ -140,7 +96,7 @@ def replace(content: bytes, target: Path) -> None:
     sync_folder(target.parent)
 
 
-def _write_durably(content: bytes | memoryview, folder: Path, name: str) -> Path:
+def _write_durably(content: bytes, folder: Path, name: str) -> Path:
     temporary = folder / f"{name}.{uuid.uuid4().hex}.tmp"
     try:
         with open(temporary, "xb") as file:

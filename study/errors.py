@@ -31,3 +31,9 @@ class PrecisionError(SparsingError):
     """The data ran out before the wished precision was reached (exit code 4)."""
 
     exit_code = 4
+
+
+class DamagedError(SparsingError):
+    """A store does not hold what was put there (exit code 4)."""
+
+    exit_code = 4

@@ -41,10 +41,10 @@ class RowEncoder:
         except (pa.ArrowException, TypeError, OverflowError) as error:
             raise DefinitionError(f"table {self._table.name}: {error}: {rows[0]}") from error
 
-    def table(self, batches: Sequence[pa.StructArray]) -> pa.Table:
-        """Encoded rows as one Arrow table, in the table's schema."""
+    def batch(self, batches: Sequence[pa.StructArray]) -> pa.RecordBatch:
+        """Encoded rows as one record batch, in the table's schema."""
         columns = pa.concat_arrays(batches).flatten()
-        return pa.Table.from_arrays(columns, schema=self._table.schema)
+        return pa.RecordBatch.from_arrays(columns, schema=self._table.schema)
 
     def _check(self, row: Mapping[str, Any]) -> None:
         if not self._columns.issuperset(row):

@@ -1,14 +1,15 @@
 """The result store: one folder per study, of Arrow data that any reader opens without us.
 
     <root>/<study_id>/study.yaml                       canonical definition
-                     /tables/<table>/run=<run>/*.parquet   one file per commit, never rewritten
+                     /tables/<table>/run=<run>/*.parquet   sealed segments, which never change
+                     /tables/<table>/run=<run>/_*.log      what is not sealed yet
                      /checkpoints/<run>/...
                      /report.html
                      /.writing/                        locks and temporary files of writers
 
 Promises: a row that `TableWriter.flush` acknowledged is never lost, and is there exactly once;
 a reader sees whole commits; a commit never touches what is there. `tables/<table>/*/*.parquet` is
-the glob for other readers; `StudyStore.scan` is the one for ours.
+the glob for other readers, who see what is sealed; `StudyStore.scan` sees all.
 """
 
 from __future__ import annotations
@@ -20,15 +21,18 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from study import commits
 from study.definition import Study
-from study.errors import DefinitionError, NotFoundError, SparsingError
+from study.errors import DamagedError, DefinitionError, NotFoundError, SparsingError
+from study.log import read_log
+from study.partition import State, list_streams, partition_state
+from study.scan import TableSource, again_when_vanished
+from study.segments import read_footer
+from study.stream import Stream
 from study.tables import TABLES, Table
 from study.writer import TableWriter
 
@@ -83,67 +87,82 @@ class StudyStore:
 
     def runs_present(self, table: str) -> list[str]:
         """Ids of the runs that have rows in a table, sorted."""
-        return [run for run in self._partitions(table) if self._data_files(table, run)]
+        return [run for run, folder in self.folders(table).items() if list_streams(folder)]
 
-    def changed_ns(self, table: str) -> dict[str, int]:
-        """When each run's folder of a table got its newest file, in nanoseconds since 1970."""
-        runs = self._partitions(table)
-        return {run: self.partition(table, run).stat().st_mtime_ns for run in runs}
+    def state(self, table: str, run: str) -> State:
+        """Names of a run's files of a table with the sizes of logs: the same rows while the same.
 
-    def _partitions(self, table: str) -> list[str]:
+        (Sealing changes it as well, and no row.)
+        """
+        return partition_state(self.partition(table, run))
+
+    def states(self, table: str) -> dict[str, State]:
+        """The state of each run that has a folder."""
+        return {run: partition_state(path) for run, path in self.folders(table).items()}
+
+    def folders(self, table: str, run: str | Sequence[str] | None = None) -> dict[str, Path]:
+        """Folder of each run's files of a table, of all runs or some."""
+        if run is not None:
+            runs = [run] if isinstance(run, str) else list(run)
+            return {each: self.partition(table, each) for each in runs}
         folder = self.path / "tables" / _table(table).name
         names = sorted(os.listdir(folder)) if folder.is_dir() else []
-        runs = [name.removeprefix("run=") for name in names if name.startswith("run=")]
-        return [run for run in runs if commits.IDENTIFIER.fullmatch(run)]
-
-    def _data_files(
-        self, table: str, run: str | Sequence[str] | None = None, newest: bool = False
-    ) -> list[Path]:
-        paths: list[Path] = []
-        runs = self._partitions(table) if run is None else [run] if isinstance(run, str) else run
-        for each in runs:
-            folder = self.partition(table, each)
-            files = commits.list_data_files(folder)
-            if newest:
-                files = list({file.stream: file for file in files}.values())
-            paths += [folder / file.name for file in files]
-        return paths
+        there = [name.removeprefix("run=") for name in names if name.startswith("run=")]
+        fit = [each for each in there if commits.IDENTIFIER.fullmatch(each)]
+        return {each: folder / f"run={each}" for each in fit}
 
     def scan(
         self, table: str, run: str | Sequence[str] | None = None, newest: bool = False
     ) -> pl.LazyFrame:
-        """A table as it is now, or one run or some of it, in the table's declared schema.
+        """A table, or one run or some of it, in its declared schema, as it is when collected.
 
-        Rows are in the order of run, stream and sequence number. A column that a file of an older
-        version lacks is null; one that only a newer version has is left out. `newest` reads only
-        the last commit of each stream.
+        Rows of a stream are in the order in which they were committed. A column that a file of an
+        older version lacks is null; one that only a newer version has is left out. `newest` reads
+        only the last commit of each stream, or its last segment where the log is sealed. Collecting
+        raises DamagedError where a file is missing.
         """
-        schema = _polars_schema(_table(table).schema)
-        files = self._data_files(table, run, newest)
-        if not files:
-            return pl.LazyFrame(schema=schema)
-        # Hive partitions only spare reading: the files have the column `run` as well. polars takes
-        # any `key=value` in the path for one, so not where the store itself lies under such a name.
-        hive = "=" not in str(self.path)
-        return pl.scan_parquet(
-            files,
-            schema=schema,
-            glob=False,
-            hive_partitioning=hive,
-            hive_schema={"run": pl.String} if hive else None,
-            missing_columns="insert",
-            extra_columns="ignore",
-            cast_options=pl.ScanCastOptions(integer_cast="upcast", float_cast="upcast"),
-        )
+        self.folders(table, run)  # a run's id that cannot be is said at once
+        schema = _table(table).schema
+        return TableSource(schema, lambda: self.folders(table, run), newest=newest).frame()
 
     def count_rows(self, table: str, run: str | None = None) -> int:
-        """Rows of a table, or of one run; quick when asked again, for files never change."""
-        return sum(self._rows_of(file) for file in self._data_files(table, run))
+        """Rows of a table, or of one run; quick when asked again, for segments never change."""
+        return again_when_vanished(
+            lambda: sum(self._rows_in(folder) for folder in self.folders(table, run).values())
+        )
+
+    def _rows_in(self, folder: Path) -> int:
+        count = 0
+        for files in list_streams(folder):
+            count += sum(self._rows_of(folder / segment.name) for segment in files.segments)
+            if files.log is not None:
+                count += read_log(commits.read_file(folder / files.log.name)[0]).rows
+        return count
 
     def _rows_of(self, file: Path) -> int:
         if file not in self._row_counts:
-            self._row_counts[file] = pq.read_metadata(file).num_rows
+            self._row_counts[file] = read_footer(file)[2]
         return self._row_counts[file]
+
+    def seal(self, run: str, patience_seconds: float = 10.0) -> None:
+        """Make one Parquet segment of each stream of a run that has ended, also of a dead writer's.
+
+        Changes no answer; a reader by glob that listed files before may miss one: so not while the
+        run goes on. Raises BlockingIOError when a writer holds a stream's lock for so long, and
+        DamagedError, after all other streams are done, where a segment is damaged.
+        """
+        damaged: list[str] = []
+        for table in TABLES:
+            for files in list_streams(self.partition(table, run)):
+                stream = Stream(self.path, table, run, files.stream)
+                try:
+                    with stream.locked(patience_seconds):
+                        stream.prepare()
+                        stream.merge()
+                except DamagedError as error:
+                    damaged.append(str(error))
+        if damaged:
+            raise DamagedError("\n".join(damaged))
 
     def writer(
         self, table: str, *, run: str, attempt: int, stream: str = "main", **settings: float
@@ -209,9 +228,3 @@ def _to_yaml(study: Study) -> bytes:
     stream = io.BytesIO()
     yaml.dump(study.model_dump(mode="json"), stream)
     return stream.getvalue()
-
-
-def _polars_schema(schema: pa.Schema) -> pl.Schema:
-    frame = pl.from_arrow(schema.empty_table())
-    assert isinstance(frame, pl.DataFrame)
-    return frame.schema

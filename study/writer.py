@@ -2,40 +2,44 @@
 
 A writer owns one stream of one run's rows in one table. Each `append` has a sequence number, and
 all rows of a number become visible together. A number that is there already is not written again:
-steps replayed after a restart are no-ops. Numbers may come in any order and with gaps; each file
-holds a contiguous piece of them, which its name states.
+steps replayed after a restart are no-ops. Numbers may come in any order and with gaps.
 
-Files are never merged: the folder of a run grows by one file a commit. The interval between
-commits grows with the number of files, so that a run of an hour has some hundreds, one of a month
-at most one a minute. Compaction behind a manifest can replace this; nothing outside `study.store`
-and `study.commits` knows the files.
+All that is appended within `commit_seconds` is one commit: one write to the stream's log. A log
+that is big or old is sealed into a Parquet segment, which other readers see. Both limits grow with
+the number of segments, so that there are some hundred a month.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from study import commits
-from study.commits import STREAM, Coverage, DataFile
+from study.commits import STREAM
+from study.coverage import contiguous
 from study.errors import DefinitionError, SparsingError
 from study.rows import RowEncoder
+from study.stream import Stream
 from study.tables import Table
 from study.version import code_version
 
 OVERHEAD_BYTES = 2048
 """What a buffered append occupies beside its values."""
-FULL_SPEED_FILES = 64
-"""So many files come at `commit_seconds`; then the interval grows with the square of the number."""
-MAX_COMMIT_SECONDS = 60.0
+SEAL_BYTES, MAX_SEAL_BYTES = 4 * 2**20, 8 * 2**20
+"""A log of so many bytes is sealed: of the first generations, and at most."""
+SEAL_SECONDS, MAX_SEAL_SECONDS = 60.0, 6 * 3600.0
+"""So is a log of this age, at a commit."""
+CONSTANT_GENERATIONS, GROWTH = 20, 1.05
+"""From so many segments on, the limits grow by a twentieth with each: a log is sealed when its
+age is a twentieth of the stream's, and the number of segments grows with the logarithm of time."""
+SEAL_RETRY_SECONDS = 60.0
 FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 0.05, 2.0
 
 
@@ -57,7 +61,7 @@ class _Failure:
 class TableWriter:
     """One stream of a run's rows. A context manager; get one from `StudyStore.writer`.
 
-    commit_seconds: rows become durable at the latest so long after `append`, in a young run.
+    commit_seconds: rows become durable at the latest so long after `append`.
     max_buffer_bytes: `append` waits while so much is not yet durable.
     patience_seconds: `append` and `flush` raise StoreError when the disk has refused so long. The
     rows stay buffered, the writer goes on trying, and a later `flush` may succeed.
@@ -75,11 +79,9 @@ class TableWriter:
         max_buffer_bytes: float = 64e6,
         patience_seconds: float = 60.0,
     ) -> None:
-        self._stream = commits.check_identifier(stream, "name of a stream", STREAM)
+        commits.check_identifier(stream, "name of a stream", STREAM)
         self._what = f"table {table.name}, run {run}"
-        self._study_path, self._parts = study_path, commits.partition_parts(table.name, run)
-        self._folder = study_path.joinpath(*self._parts)
-        self._scratch = study_path / ".writing" / table.name / run
+        self._disk = Stream(study_path, table.name, run, stream)
         filled = {"run": run, "attempt": attempt, "code_version": code_version()}
         self._encoder = RowEncoder(table, filled)
         self._commit_seconds, self._patience_seconds = commit_seconds, patience_seconds
@@ -91,10 +93,9 @@ class TableWriter:
         self._waiting = 0
         self._closing = False
         self._failure: _Failure | None = None
-        self._files: list[DataFile] = []
-        self._durable = Coverage()
-        self._look()
-        commits.remove_leftovers(self._scratch)
+        self._no_seal_before = 0.0
+        self._durable = self._disk.coverage
+        self._disk.look()
         self._thread = threading.Thread(target=self._commit_until_closed, daemon=True)
         self._thread.start()
 
@@ -133,7 +134,7 @@ class TableWriter:
     def has(self, seq: int) -> bool:
         """Whether all rows of a sequence number are durable, by whichever writer."""
         if seq not in self._durable:
-            self._look()
+            self._disk.look()
         return seq in self._durable
 
     @property
@@ -151,6 +152,7 @@ class TableWriter:
                 self._closing = True
                 self._changed.notify_all()
             self._thread.join()
+        self._seal_when(SEAL_BYTES, MAX_SEAL_SECONDS)
 
     def __enter__(self) -> TableWriter:
         return self
@@ -202,20 +204,8 @@ class TableWriter:
         if failure and self._overdue() and failure.tried >= asked:
             raise StoreError(
                 f"{self._what}: {len(self._buffer)} appends could not be stored for "
-                f"{self._patience_seconds:g} s, under {self._folder}: {failure.error}"
+                f"{self._patience_seconds:g} s, under {self._disk.folder}: {failure.error}"
             ) from failure.error
-
-    def _look(self) -> None:
-        """Take note of what is there by now, and see that its names are durable."""
-        files = commits.list_data_files(self._folder, self._stream)
-        if len(files) > len(self._files):
-            commits.sync_folder(self._folder)
-        self._adopt(files)
-
-    def _adopt(self, files: list[DataFile]) -> None:
-        with self._changed:
-            if len(files) > len(self._files):  # files are only ever added
-                self._files, self._durable = files, Coverage(files)
 
     def _commit_until_closed(self) -> None:
         retry_seconds = FIRST_RETRY_SECONDS
@@ -224,6 +214,7 @@ class TableWriter:
             try:
                 self._commit(batches)
                 retry_seconds = FIRST_RETRY_SECONDS
+                self._seal_when_due()
             except Exception as error:  # kept, and raised to whoever appends or flushes
                 self._note_failure(error, tried, retry_seconds)
                 retry_seconds = min(2 * retry_seconds, LAST_RETRY_SECONDS)
@@ -240,33 +231,42 @@ class TableWriter:
             return threading.TIMEOUT_MAX
         if self._waiting or self._buffer_bytes > self._max_buffer_bytes / 4:
             return 0.0
-        growth = max(1.0, len(self._files) / FULL_SPEED_FILES) ** 2
-        longest = max(MAX_COMMIT_SECONDS, self._commit_seconds)
-        return self._since + min(self._commit_seconds * growth, longest) - time.monotonic()
+        return self._since + self._commit_seconds - time.monotonic()
 
     def _commit(self, batches: dict[int, pa.StructArray]) -> None:
         started = time.monotonic()
-        if not self._files:
-            commits.make_folders(self._study_path, self._parts)
-        with commits.stream_lock(self._scratch / f"{self._stream}.lock"):
-            self._look()
+        with self._disk.locked():
+            self._disk.prepare()
             new = sorted(seq for seq in batches if seq not in self._durable)
-            files = [self._publish(batches, piece) for piece in contiguous(new)]
-            commits.sync_folder(self._folder)
-        self._adopt(sorted({*self._files, *files}))
+            if new:
+                batch = self._encoder.batch([batches[seq] for seq in new])
+                self._disk.append(list(contiguous(new)), batch)
         with self._changed:
             for seq in batches:
                 self._buffer_bytes -= self._buffer.pop(seq).nbytes + OVERHEAD_BYTES
             self._failure, self._since = None, started
             self._changed.notify_all()
 
-    def _publish(self, batches: dict[int, pa.StructArray], piece: range) -> DataFile:
-        file = DataFile(self._stream, piece[0], piece[-1])
-        output = pa.BufferOutputStream()
-        table = self._encoder.table([batches[seq] for seq in piece])
-        pq.write_table(table, output, compression="zstd")
-        commits.publish(output.getvalue(), self._folder / file.name, self._scratch)
-        return file
+    def _seal_when_due(self) -> None:
+        tip = self._disk.tip
+        if tip is not None:
+            growth = GROWTH ** max(0, tip.log.generation - CONSTANT_GENERATIONS)
+            most_bytes = min(SEAL_BYTES * growth, MAX_SEAL_BYTES)
+            self._seal_when(most_bytes, min(SEAL_SECONDS * growth, MAX_SEAL_SECONDS))
+
+    def _seal_when(self, most_bytes: float, most_seconds: float) -> None:
+        """Seal a log that is so big or old. One that cannot be sealed now is as good as before."""
+        tip, now = self._disk.tip, time.monotonic()
+        if tip is None or now < self._no_seal_before:
+            return
+        if tip.size < most_bytes and time.time() - tip.started < most_seconds:
+            return
+        try:
+            with self._disk.locked():
+                self._disk.prepare()
+                self._disk.seal()
+        except (OSError, SparsingError, pa.ArrowException):
+            self._no_seal_before = now + SEAL_RETRY_SECONDS
 
     def _note_failure(self, error: Exception, tried: float, retry_seconds: float) -> None:
         """Remember it, and pause; not for those who wait for a last attempt."""
@@ -277,12 +277,3 @@ class TableWriter:
             self._changed.wait_for(
                 lambda: self._closing or (self._waiting and self._overdue()), timeout=retry_seconds
             )
-
-
-def contiguous(numbers: Sequence[int]) -> Iterator[range]:
-    """The longest pieces without a gap of increasing numbers."""
-    start = 0
-    for i in range(1, len(numbers) + 1):
-        if i == len(numbers) or numbers[i] != numbers[i - 1] + 1:
-            yield range(numbers[start], numbers[i - 1] + 1)
-            start = i

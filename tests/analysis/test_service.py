@@ -258,7 +258,7 @@ def test_a_damaged_file_is_a_message(tmp_path) -> None:
     store = StudyStore.create(tmp_path, small_study())
     folder = store.partition("fits", RUN)
     folder.mkdir(parents=True)
-    (folder / "main-000000000000-000000000000.parquet").write_bytes(b"PAR1 no parquet PAR1")
+    (folder / "main-000000-000000-0123456789abcdef.parquet").write_bytes(b"PAR1 no parquet PAR1")
     with served(store) as asking:
         answer = asking(f"/api/studies/{STUDY}/laws")
     assert answer.status == 503

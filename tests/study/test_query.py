@@ -11,6 +11,7 @@ from stores import step_row, tiny_store
 
 from study.main import cli
 from study.query_command import MAX_SHOWN_ROWS
+from study.store import StudyStore
 from study.tables import TABLES
 
 
@@ -92,6 +93,27 @@ def test_wrong_queries_say_what_there_is(root, sql, said):
     assert said.replace("one statement", "one (and only one) statement") in text
     assert "  steps: run, attempt, step, code_version, written_at, tokens, loss" in text
     assert "Resolved plan" not in text
+
+
+@pytest.mark.parametrize("engine", ["in-memory", "streaming"])
+def test_rows_are_counted_and_joined_in_which_no_column_is_asked_for(root, engine):
+    steps = StudyStore.open(root, "tiny").scan("steps")
+    assert steps.select(pl.len()).collect(engine=engine).item() == 10
+    assert steps.filter(pl.col("run") == "a").select(pl.len()).collect(engine=engine).item() == 5
+    pairs = steps.join(steps, how="cross").select("step")
+    assert pairs.collect(engine=engine).height == 100
+    assert steps.head(3).collect(engine=engine).height == 3
+    assert steps.head(3).filter(pl.col("step") > 0).collect(engine=engine).height == 2
+
+
+@pytest.mark.parametrize("engine", ["in-memory", "streaming"])
+def test_a_filter_may_be_a_python_function_or_span_rows(root, engine):
+    steps = StudyStore.open(root, "tiny").scan("steps")
+    by_function = pl.col("run").map_elements(
+        lambda run: hash(run) == hash("b"), return_dtype=pl.Boolean
+    )
+    for condition in (by_function, pl.col("run") == pl.col("run").max()):
+        assert set(steps.filter(condition).collect(engine=engine)["run"]) == {"b"}
 
 
 def test_two_forms_at_once_are_refused(root):

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from stores import step_row, tiny_store, tiny_study
 
 from study.errors import DefinitionError, NotFoundError, SparsingError
+from study.partition import Segment
+from study.segments import SEQUENCE_NUMBERS, digest_of
 from study.store import StudyStore, list_studies
 from study.tables import TABLES
 
@@ -122,10 +124,13 @@ def test_runs_and_filters_read_only_their_own_files(tmp_path):
     assert store.scan("steps").collect()["run"].to_list() == ["a", "b"]
     assert store.scan("steps", "b").collect()["run"].to_list() == ["b"]
     assert store.scan("steps", "c").collect().height == 0
-    lazy = store.scan("steps").filter(pl.col("run") == "b")
-    (partition,) = (store.path / "tables" / "steps" / "run=a").iterdir()
-    partition.write_bytes(b"broken")
+    store.seal("a")
+    lazy = store.scan("steps").filter((pl.col("run") == "b") & (pl.col("step") >= 0))
+    (segment,) = store.partition("steps", "a").iterdir()
+    segment.write_bytes(b"broken")
     assert lazy.collect()["run"].to_list() == ["b"]
+    with pytest.raises(pl.exceptions.ComputeError):
+        store.scan("steps").collect()
 
 
 @pytest.mark.parametrize("name", ["key=value", "run=x", "[ab]*", "a b", "ä%20"])
@@ -136,23 +141,40 @@ def test_neither_hive_nor_glob_characters_in_the_path_mislead(tmp_path, name):
     assert StudyStore.open(tmp_path / name, "tiny").scan("steps").collect()["run"].item() == "r"
 
 
+def put_segment(folder: Path, generation: int, rows: pa.Table) -> None:
+    file = folder / "new.parquet"
+    pq.write_table(rows, file)
+    file.rename(folder / Segment("main", generation, generation, digest_of(file)).name)
+
+
 def test_files_of_other_schema_versions_are_read(tmp_path):
     store = tiny_store(tmp_path)
     with store.writer("steps", run="r", attempt=1) as writer:
         writer.append(1, [step_row(1)])
     folder = store.partition("steps", "r")
+    store.seal("r")
     (file,) = folder.iterdir()
     now = pq.read_table(file)
+    file.unlink()
     older = now.drop_columns(["memory_bytes", "grad_norm"]).set_column(
         now.schema.get_field_index("loss"), "loss", now["loss"].cast(pa.float32())
     )
     newer = now.append_column("gpu_temperature", pa.array([71.0]))
-    pq.write_table(older, folder / "main-000000000000-000000000000.parquet")
-    pq.write_table(newer, folder / "main-000000000002-000000000002.parquet")
+    for generation, rows in enumerate((older, now, newer)):
+        metadata = rows.schema.metadata | {
+            SEQUENCE_NUMBERS: b"[[%d, %d]]" % (generation, generation)
+        }
+        put_segment(folder, generation, rows.replace_schema_metadata(metadata))
     frame = store.scan("steps").collect()
     assert frame.columns == TABLES["steps"].schema.names
     assert frame["loss"].to_list() == pytest.approx([2.5, 2.5, 2.5])
     assert frame["memory_bytes"].to_list() == [None, None, None]
+    store.seal("r")
+    assert len(list(folder.iterdir())) == 1
+    assert store.scan("steps").collect().equals(frame)
+    merged = pq.read_table(next(folder.iterdir()))
+    assert merged["gpu_temperature"].to_pylist() == [None, None, 71.0]
+    assert store.writer("steps", run="r", attempt=1).next_seq == 3
 
 
 def test_other_readers_open_the_folder_by_one_glob(tmp_path):
@@ -160,6 +182,11 @@ def test_other_readers_open_the_folder_by_one_glob(tmp_path):
     with store.writer("neurons", run="r", attempt=1) as writer:
         row = {"step": 1, "tokens": 16, "stage": "live", "layer": 0, "dead_ratio": 0.5}
         writer.append(0, [row | {"frequency": [0.5, 0.0]}])
+    plain = pl.scan_parquet(store.path / "tables" / "neurons" / "*" / "*.parquet")
+    with pytest.raises(pl.exceptions.ComputeError, match="expanded paths were empty"):
+        plain.collect()
+    assert ds.dataset(store.path / "tables" / "neurons").to_table().num_rows == 0
+    store.seal("r")
     arrow = ds.dataset(store.path / "tables" / "neurons", partitioning="hive").to_table()
     assert arrow.num_rows == 1
     assert arrow["run"].to_pylist() == ["r"]
@@ -175,9 +202,14 @@ def test_newest_reads_only_the_last_commit_of_each_stream(tmp_path):
             for step in range(3):
                 writer.append(step, [step_row(step)])
                 writer.flush()
-    newest = store.scan("steps", newest=True).collect()
-    assert newest["step"].to_list() == [2, 2]
+    newest = store.scan("steps", newest=True)
+    assert newest.collect()["step"].to_list() == [2, 2]
     assert store.scan("steps").collect()["step"].to_list() == [0, 1, 2, 0, 1, 2]
+    store.seal("r")
+    assert newest.collect()["step"].to_list() == [0, 1, 2, 0, 1, 2]
+    with store.writer("steps", run="r", attempt=1) as writer:
+        writer.append(3, [step_row(3)])
+    assert sorted(newest.collect()["step"].to_list()) == [0, 1, 2, 3]
 
 
 def test_rows_are_counted_as_they_come(tmp_path):
@@ -186,6 +218,8 @@ def test_rows_are_counted_as_they_come(tmp_path):
     for run, rows in (("a", 3), ("b", 2)):
         with store.writer("steps", run=run, attempt=1) as writer:
             writer.append(0, [step_row(0)] * rows)
+    assert store.count_rows("steps") == 5
+    store.seal("a")
     assert store.count_rows("steps") == 5
 
 

@@ -3,7 +3,6 @@ from __future__ import annotations
 import os
 import threading
 import time
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -12,13 +11,10 @@ from hypothesis import strategies as st
 from stores import fit_row, step_row, tiny_store
 
 from study import commits
-from study.commits import Coverage, DataFile
 from study.errors import DefinitionError
 from study.store import StudyStore
 from study.version import code_version
-from study.writer import StoreError, TableWriter, contiguous
-
-seqs_strategy = st.sets(st.integers(0, 60)).map(sorted)
+from study.writer import StoreError, TableWriter
 
 
 def open_writer(store: StudyStore, **changes: object) -> TableWriter:
@@ -97,7 +93,8 @@ def test_a_number_without_rows_is_remembered(tmp_path):
 
 operations_strategy = st.lists(
     st.one_of(
-        st.tuples(st.just("append"), st.integers(0, 25)), st.just("flush"), st.just("reopen")
+        st.tuples(st.just("append"), st.integers(0, 25)),
+        st.sampled_from(["flush", "reopen", "seal"]),
     ),
     max_size=40,
 )
@@ -114,6 +111,8 @@ def test_any_order_of_appends_flushes_and_restarts_gives_each_number_once(
     for operation in operations:
         if operation == "flush":
             writer.flush()
+        elif operation == "seal":
+            store.seal("r")
         elif operation == "reopen":
             writer.close()
             attempt += 1
@@ -128,27 +127,6 @@ def test_any_order_of_appends_flushes_and_restarts_gives_each_number_once(
     assert sorted(rows) == sorted(2 * list(expected.items()))
     assert all(writer.has(seq) for seq in expected)
     assert not any(writer.has(seq) for seq in set(range(27)) - set(expected))
-
-
-@given(seqs=seqs_strategy)
-def test_contiguous_pieces_are_longest_and_complete(seqs):
-    pieces = list(contiguous(seqs))
-    assert [seq for piece in pieces for seq in piece] == seqs
-    assert all(left.stop < right.start for left, right in pairwise(pieces))
-
-
-@given(seqs=seqs_strategy)
-def test_coverage_is_the_set_of_the_numbers(seqs):
-    coverage = Coverage(DataFile("main", piece[0], piece[-1]) for piece in contiguous(seqs))
-    assert [seq for seq in range(62) if seq in coverage] == seqs
-    assert coverage.next_seq == max(seqs, default=-1) + 1
-
-
-@given(stream=st.from_regex(commits.STREAM, fullmatch=True), first=st.integers(0, 2**62))
-def test_names_of_data_files_say_what_they_hold(stream, first):
-    file = DataFile(stream, first, first + 3)
-    assert DataFile.parse(file.name) == file
-    assert DataFile.parse(f"{file.name}.tmp") is None
 
 
 @pytest.mark.parametrize(
@@ -310,20 +288,6 @@ def test_a_stuck_writer_of_the_same_stream_is_named(tmp_path):
                 writer.flush()
         writer.flush()
     assert steps_in(store) == [0]
-
-
-def test_commits_become_rarer_as_files_become_many(tmp_path):
-    store = tiny_store(tmp_path)
-    folder = store.partition("steps", "r")
-    folder.mkdir(parents=True)
-    for seq in range(1000):
-        (folder / DataFile("main", seq, seq).name).touch()
-    with open_writer(store, commit_seconds=0.01) as writer:
-        writer.append(1000, [step_row(1000)])
-        time.sleep(0.3)
-        assert not writer.has(1000)
-        writer.flush()
-        assert writer.has(1000)
 
 
 def test_what_killed_writers_left_is_removed_by_age(tmp_path):

@@ -19,12 +19,14 @@ from pathlib import Path
 import pytest
 from stores import step_row, tiny_store
 
+import study.writer
 from study import commits
 from study.store import StudyStore
+from study.store_check import check_store
 
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["study.store"])
-KILLS = 10
+KILLS, SLOW_KILLS = 25, 1000
 
 
 def rows_of(seq: int) -> list[dict[str, object]]:
@@ -35,6 +37,7 @@ def rows_of(seq: int) -> list[dict[str, object]]:
 def write_until_killed(root: Path, seed: int, acknowledgements: Connection) -> None:
     """Go on where a run's rows end, or some steps before; say which numbers are durable."""
     chance = random.Random(seed)
+    study.writer.SEAL_SECONDS = 0.03
     store = StudyStore.open(root, "tiny")
     writer = store.writer("steps", run="r", attempt=seed + 1, commit_seconds=0.01)
     seq = max(0, writer.next_seq - chance.randrange(20))
@@ -45,6 +48,14 @@ def write_until_killed(root: Path, seed: int, acknowledgements: Connection) -> N
             writer.flush()
             acknowledgements.send(seq)
         seq += 1
+
+
+def compact_until_killed(root: Path, seed: int) -> None:
+    chance = random.Random(seed)
+    store = StudyStore.open(root, "tiny")
+    while True:
+        store.seal("r", patience_seconds=60)
+        time.sleep(chance.uniform(0.0, 0.1))
 
 
 def kill_around_call(name: str, when: str, nth: int) -> None:
@@ -95,55 +106,163 @@ def visible_prefix(store: StudyStore) -> int:
     return count
 
 
+class Reader:
+    """Reads again and again, and asserts that what is there is whole, once, and only grows."""
+
+    def __init__(self, store: StudyStore) -> None:
+        self._store, self._done = store, threading.Event()
+        self._thread = threading.Thread(target=self._read)
+        self.counts, self.errors = [0], []
+
+    def _read(self) -> None:
+        try:
+            while not self._done.is_set():
+                self.counts.append(visible_prefix(self._store))
+                assert self.counts[-1] >= self.counts[-2]
+        except BaseException as error:
+            self.errors.append(error)
+
+    def __enter__(self) -> Reader:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+        assert self.errors == []
+
+
+def kill_again_and_again(root: Path, kills: int, seed: int) -> None:
+    """Two in three kills are of a writer, the others of a compactor, each in the middle of work."""
+    store, chance, acknowledged = tiny_store(root), random.Random(seed), -1
+    compactors: list[multiprocessing.process.BaseProcess] = []
+    with Reader(store) as reader:
+        for life in range(kills):
+            if life % 3 == 0:
+                compactors.append(
+                    PROCESSES.Process(target=compact_until_killed, args=(root, life), daemon=True)
+                )
+                compactors[-1].start()
+            if len(compactors) == 3:
+                compactors[0].kill()
+                compactors.pop(0).join()
+                continue
+            ours, theirs = PROCESSES.Pipe(duplex=False)
+            process = PROCESSES.Process(target=write_until_killed, args=(root, life, theirs))
+            process.start()
+            theirs.close()
+            assert ours.recv() == -1  # it has opened its writer
+            # Counted in acknowledgements, so that a slow machine kills as late as a fast one.
+            news = [ours.recv() for _ in range(chance.randrange(12))]
+            time.sleep(chance.uniform(0.0, 0.05))
+            process.kill()
+            process.join()
+            acknowledged = max([acknowledged, *news, *received(ours)])
+            assert visible_prefix(store) > acknowledged, f"seed {seed}, life {life}"
+        for compactor in compactors:
+            compactor.kill()
+            compactor.join()
+    store.seal("r")
+    assert visible_prefix(store) > acknowledged > 10
+    assert check_store(store).damage == []
+    assert len(reader.counts) > kills
+
+
 def test_killed_at_random_moments_nothing_is_lost_or_doubled(tmp_path):
-    store, chance = tiny_store(tmp_path), random.Random(time.time_ns())
-    done, counts = threading.Event(), [0]
-
-    def read() -> None:
-        while not done.is_set():
-            counts.append(visible_prefix(store))
-            assert counts[-1] >= counts[-2]
-
-    reader = threading.Thread(target=read)
-    reader.start()
-    acknowledged = -1
-    for life in range(KILLS):
-        ours, theirs = PROCESSES.Pipe(duplex=False)
-        process = PROCESSES.Process(target=write_until_killed, args=(tmp_path, life, theirs))
-        process.start()
-        theirs.close()
-        assert ours.recv() == -1  # it has opened its writer
-        # Counted in acknowledgements, so that a slow machine kills as late as a fast one.
-        acknowledged = max([acknowledged, *(ours.recv() for _ in range(chance.randrange(12)))])
-        time.sleep(chance.uniform(0.0, 0.05))
-        process.kill()
-        process.join()
-        acknowledged = max([acknowledged, *received(ours)])
-        assert visible_prefix(store) > acknowledged
-    done.set()
-    reader.join()
-    assert acknowledged > 10
-    assert len(counts) > KILLS
-    assert counts == sorted(counts)
+    kill_again_and_again(tmp_path, KILLS, seed=time.time_ns())
 
 
-@pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize(("name", "nth"), [("fsync", 6), ("fsync", 7), ("link", 2), ("unlink", 2)])
-def test_killed_at_each_step_of_a_commit(tmp_path, name, nth, when):
-    store = tiny_store(tmp_path)
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_killed_a_thousand_times_nothing_is_lost_or_doubled(tmp_path):
+    for seed in range(SLOW_KILLS // 100):
+        kill_again_and_again(tmp_path / str(seed), 100, seed)
+
+
+def die_at(root: Path, what: Callable[..., None], point: tuple[str, str, int]) -> list[int]:
+    """What was acknowledged by a process that kills itself around a call."""
     ours, theirs = PROCESSES.Pipe(duplex=False)
-    process = PROCESSES.Process(target=write_and_die, args=(tmp_path, (name, when, nth), theirs))
+    process = PROCESSES.Process(target=what, args=(root, point, theirs))
     process.start()
     theirs.close()
     process.join()
     assert process.exitcode == -signal.SIGKILL
-    acknowledged = received(ours)
+    return received(ours)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize(
+    ("name", "nth"),
+    [("pwrite", 1), ("pwrite", 2), ("fsync", 4), ("fsync", 5), ("fdatasync", 1), ("fdatasync", 2)],
+)
+def test_killed_at_each_step_of_a_commit(tmp_path, name, nth, when):
+    store = tiny_store(tmp_path)
+    acknowledged = die_at(tmp_path, write_and_die, (name, when, nth))
     assert len(acknowledged) < 4
     assert visible_prefix(store) > max(acknowledged, default=-1)
+    go_on(store)
+
+
+def go_on(store: StudyStore) -> None:
+    """Write the steps to the twelfth, and see that all is there and whole."""
     with store.writer("steps", run="r", attempt=2) as writer:
         for seq in range(12):
             writer.append(seq, rows_of(seq))
     assert visible_prefix(store) == 12
+    assert check_store(store).damage == []
+
+
+def seal_and_die(root: Path, point: tuple[str, str, int], acknowledgements: Connection) -> None:
+    kill_around_call(*point)
+    StudyStore.open(root, "tiny").seal("r")
+
+
+def write_generations(store: StudyStore) -> None:
+    """Two segments and a log."""
+    for generation in range(3):
+        with store.writer("steps", run="r", attempt=1) as writer:
+            for seq in range(3 * generation, 3 * generation + 3):
+                writer.append(seq, rows_of(seq))
+            writer.flush()
+            if generation < 2:
+                writer._seal_when(0, 0)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize(
+    ("name", "nth"),
+    [("fsync", 1), ("link", 1), ("fsync", 2), *(("unlink", nth) for nth in (1, 2, 3, 4))],
+)
+def test_killed_at_each_step_of_sealing_and_compaction(tmp_path, name, nth, when):
+    store = tiny_store(tmp_path)
+    write_generations(store)
+    assert len(list(store.partition("steps", "r").iterdir())) == 3
+    die_at(tmp_path, seal_and_die, (name, when, nth))
+    assert visible_prefix(store) == 9
+    assert store.count_rows("steps") == 18
+    go_on(store)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("name", ["ftruncate", "fdatasync"])
+def test_killed_while_a_torn_log_is_mended(tmp_path, name, when):
+    store = tiny_store(tmp_path)
+    write_generations(store)
+    (log,) = store.partition("steps", "r").glob("_*.log")
+    with open(log, "ab") as file:
+        file.write(b"torn")
+    nth = 2 if name == "fdatasync" else 1
+    die_at(tmp_path, write_and_die_late, (name, when, nth))
+    assert visible_prefix(store) == 9
+    go_on(store)
+
+
+def write_and_die_late(
+    root: Path, point: tuple[str, str, int], acknowledgements: Connection
+) -> None:
+    kill_around_call(*point)
+    with StudyStore.open(root, "tiny").writer("steps", run="r", attempt=1) as writer:
+        writer.append(9, rows_of(9))
 
 
 FULL_DISK = """

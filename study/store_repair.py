@@ -1,0 +1,128 @@
+"""Healing a store: what is damaged is moved to `.removed/<time>/`, and nothing is deleted.
+
+A damaged segment is replaced by the smaller ones that it had replaced, where they are still there;
+else by an empty one, so that readers go on, and a writer that replays its steps writes them again.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+from study import commits
+from study.coverage import Coverage
+from study.errors import DamagedError
+from study.log import decode, read_log
+from study.partition import Log, Segment, StreamFiles, list_names, resolve
+from study.segments import check_digest, read_footer, write_segment
+from study.store import StudyStore
+from study.store_check import set_aside
+from study.stream import Stream
+from study.tables import TABLES
+
+LOCK_SECONDS = 10.0
+
+
+def repair_store(store: StudyStore) -> list[str]:
+    """Heal what can be healed; what was done, one line for each thing.
+
+    Raises BlockingIOError when a writer holds a stream's lock for too long.
+    """
+    removed = store.path / ".removed" / datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
+    repair = _Repair(store, removed)
+    for table in TABLES:
+        for run, folder in store.folders(table).items():
+            for stream in {files.stream for files in resolve(list_names(folder))}:
+                repair.stream(table, run, folder, stream)
+    for path in set_aside(store):
+        repair.move(path, "what a writer cut from a log")
+    return repair.done
+
+
+class _Repair:
+    def __init__(self, store: StudyStore, removed: Path) -> None:
+        self._store, self._removed = store, removed
+        self.done: list[str] = []
+
+    def move(self, path: Path, why: str) -> None:
+        """Set a file aside, durably, under its own path."""
+        relative = path.relative_to(self._store.path)
+        target = self._removed / relative
+        names = target.parent.relative_to(self._store.path).parts
+        commits.make_folders(self._store.path, names)
+        os.rename(path, target)
+        commits.sync_folder(target.parent)
+        commits.sync_folder(path.parent)
+        self.done.append(f"moved {relative}: {why}")
+
+    def stream(self, table: str, run: str, folder: Path, name: str) -> None:
+        lock = commits.lock_path(self._store.path, table, run, name)
+        with commits.stream_lock(lock, LOCK_SECONDS):
+            self._segments(table, folder, name, lock.parent)
+        stream = Stream(self._store.path, table, run, name)
+        with stream.locked(LOCK_SECONDS):
+            files = _files(folder, name)
+            log = None if files.log is None else folder / files.log.name
+            content = None if log is None else read_log(commits.read_file(log)[0])
+            stream.prepare()
+            if log is not None and content and content.valid_bytes < content.size:
+                self.done.append(f"mended {log.relative_to(self._store.path)}")
+
+    def _segments(self, table: str, folder: Path, name: str, scratch: Path) -> None:
+        files = _files(folder, name)
+        broken = [file for file in _all_segments(files) if not _is_whole(folder, file)]
+        whole = [s.name for s in _all_segments(files) if s not in broken]
+        logs = [log for log in (files.log, *files.superseded) if isinstance(log, Log)]
+        if broken:
+            whole += [_sealed(folder, log, scratch).name for log in logs if log != files.log]
+        after = (resolve([*whole, *(log.name for log in logs)]) or [StreamFiles(name)])[0]
+        self._fill(table, folder, after, broken, scratch)
+        for segment in broken:
+            self.move(folder / segment.name, "its digest is wrong")
+        for file in _files(folder, name).superseded:
+            self.move(folder / file.name, "a larger segment holds its rows")
+
+    def _fill(
+        self, table: str, folder: Path, after: StreamFiles, broken: list[Segment], scratch: Path
+    ) -> None:
+        """Put empty segments where generations would be missing, without those that are broken."""
+        ends = [segment.last + 1 for segment in broken]
+        end = after.log.generation if after.log is not None else max(ends, default=0)
+        wanted, at = [], 0
+        for segment in after.segments:
+            wanted += [(at, segment.first - 1)] if segment.first > at else []
+            at = max(at, segment.last + 1)
+        wanted += [(at, end - 1)] if end > at else []
+        for first, last in wanted:
+            schema, nothing = TABLES[table].schema, Coverage()
+            write_segment(folder, scratch, after.stream, (first, last), [], schema, nothing)
+            where = folder.relative_to(self._store.path)
+            said = f"generations {first} to {last} of stream {after.stream} are lost"
+            self.done.append(f"{where}: {said}; an empty segment stands for them")
+
+
+def _sealed(folder: Path, log: Log, scratch: Path) -> Segment:
+    """A log that a damaged segment had replaced, as a segment of its own."""
+    content = read_log(commits.read_file(folder / log.name)[0])
+    rows = decode(content.schema, content.commits)
+    covered, generations = Coverage(content.ranges), (log.generation, log.generation)
+    return write_segment(folder, scratch, log.stream, generations, [rows], rows.schema, covered)
+
+
+def _files(folder: Path, stream: str) -> StreamFiles:
+    found = [files for files in resolve(list_names(folder)) if files.stream == stream]
+    return found[0] if found else StreamFiles(stream)
+
+
+def _all_segments(files: StreamFiles) -> list[Segment]:
+    return [file for file in (*files.segments, *files.superseded) if isinstance(file, Segment)]
+
+
+def _is_whole(folder: Path, segment: Segment) -> bool:
+    try:
+        check_digest(folder, segment)
+        read_footer(folder / segment.name)
+    except DamagedError:
+        return False
+    return True
