@@ -16,6 +16,7 @@ from actors.gang import worker_environment
 from actors.laws import LOOPBACK, LawService
 from analysis.server import check_address
 from study.errors import SparsingError
+from study.plan import plan_runs
 from study.status_commands import live_view
 from study.store import StudyStore
 
@@ -60,6 +61,7 @@ class Conductor(threading.Thread):
 
     def __init__(self, store: StudyStore, data_path: str, metrics_port: int) -> None:
         super().__init__(name="controller", daemon=True)
+        self._store = store
         self.controller = Controller(store, data_path)
         self._laws = start_law_service(store, metrics_port)
         self._laws_url: Any = self._laws.url.remote()
@@ -68,7 +70,7 @@ class Conductor(threading.Thread):
         self.failed: dict[str, str] = {}
 
     def run(self) -> None:
-        """Tick until every run ended, then refit a last time."""
+        """Tick until every run ended, then refit a last time and seal the tables."""
         try:
             while not self.controller.ended and not self._stopping.is_set():
                 self.controller.tick()
@@ -76,10 +78,19 @@ class Conductor(threading.Thread):
                 self._stopping.wait(TICK_SECONDS)
             if not self._stopping.is_set():
                 ray.get(self._laws.refit.remote())
+                self._seal()
             self.failed = self.controller.failed
         except BaseException as error:
             # Raised again by `stop`, in the thread that shows it.
             self._error = error
+
+    def _seal(self) -> None:
+        """Other readers see what is sealed: of an ended run, all."""
+        for run in plan_runs(self._store.study):
+            try:
+                self._store.seal(run.id)
+            except BlockingIOError:
+                _say(f"{run.id}: others write to it; `sparsing store compact` will seal it")
 
     def _say_where_laws_are(self) -> None:
         """Once, as soon as the law service has started, which training does not wait for."""

@@ -110,6 +110,15 @@ def test_every_step_is_there_once_and_learns(undisturbed: Path, definition: Path
         assert (mine["grad_norm"] > 0).all()
 
 
+def test_an_ended_study_is_wholly_in_parquet(undisturbed: Path) -> None:
+    store = StudyStore.open(undisturbed, "tiny")
+    tables = store.path / "tables"
+    assert not list(tables.rglob("*.log"))
+    for table in ("steps", "sparsity", "fits", "runs"):
+        by_glob = pl.read_parquet(tables / table / "*" / "*.parquet", hive_partitioning=False)
+        assert by_glob.height == store.count_rows(table) > 0
+
+
 def test_measuring_gives_the_loss_that_training_reported(undisturbed: Path) -> None:
     store = StudyStore.open(undisturbed, "tiny")
     reported = store.scan("checkpoints").select("run", "step", "domain", "validation_loss")
