@@ -4,6 +4,8 @@
 PYTHON ?= python3
 TORCH ?= cpu
 TORCH_VERSION := 2.13.0
+# For tests without a GPU; a CUDA torch brings its own.
+TRITON_VERSION := 3.7.1
 BIN := .venv/bin
 STUDY ?= quickstart
 # Where PyTorch publishes its CPU builds, for package indexes that have only the CUDA one.
@@ -22,6 +24,7 @@ install: .venv/installed-$(TORCH)
 ifeq ($(TORCH),cpu)
 	$(BIN)/pip install -q "torch==$(TORCH_VERSION)+cpu" 2>/dev/null || \
 	  $(BIN)/pip install -q "torch==$(TORCH_VERSION)" --index-url $(TORCH_CPU_INDEX)
+	$(BIN)/pip install -q "triton==$(TRITON_VERSION); sys_platform == 'linux'"
 else
 	$(BIN)/pip install -q "torch==$(TORCH_VERSION)"
 endif
@@ -53,6 +56,8 @@ format: .venv/installed-test
 
 bench: install
 	$(BIN)/sparsing bench train
+	$(BIN)/sparsing bench metric
+	$(BIN)/sparsing bench ffn
 	$(BIN)/sparsing bench fit
 
 clean:
