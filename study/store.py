@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ import polars as pl
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
+from ruamel.yaml.representer import SafeRepresenter
 
 from study import commits
 from study.definition import Study
@@ -37,6 +39,7 @@ from study.tables import TABLES, Table
 from study.writer import TableWriter
 
 DEFINITION = "study.yaml"
+UNICODE_BREAKS = re.compile("[\x85\u2028\u2029]")
 
 
 class StudyStore:
@@ -221,8 +224,21 @@ def _read_definition(path: Path) -> Study:
     return study
 
 
+class _Representer(SafeRepresenter):
+    """Quotes text with line breaks of Unicode, which would be read back as newlines."""
+
+
+def _represent_text(representer: SafeRepresenter, text: str) -> Any:
+    style = '"' if UNICODE_BREAKS.search(text) else None
+    return representer.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Representer.add_representer(str, _represent_text)
+
+
 def _to_yaml(study: Study) -> bytes:
     yaml: Any = YAML(typ="safe", pure=True)
+    yaml.Representer = _Representer
     yaml.default_flow_style = False
     yaml.sort_base_mapping_type_on_output = False
     stream = io.BytesIO()

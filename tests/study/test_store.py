@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from stores import step_row, tiny_store, tiny_study
 
@@ -74,6 +74,7 @@ def test_a_definition_changed_by_hand_is_refused(tmp_path):
         StudyStore.open(tmp_path, "tiny")
 
 
+@example(description="a\x85b\u2028c\u2029d", rate=1.0, epsilon=1e-8)
 @given(
     description=st.text(max_size=40),
     rate=st.floats(1e-9, 1000, exclude_min=True),
