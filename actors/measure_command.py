@@ -202,7 +202,7 @@ def _metric(name: str, given: dict[str, float | None]) -> Metric:
 def _check_thresholds(file: Path | None, metric: Metric, paths: tuple[Path, ...]) -> None:
     if file is None:
         return
-    if PARAMETERS[metric.name] not in ("cett", "p"):
+    if not metric.chooses:
         raise click.UsageError(
             f"--metric {metric.name} finds no thresholds; leave --thresholds out"
         )

@@ -55,7 +55,7 @@ def limited(whole: Halves, tokens: int | None) -> Halves:
     """
     if tokens is None or tokens >= whole.tokens:
         return whole
-    positions = whole.report.tokens.shape[1] - 1
+    positions = whole.report.positions
     each = 2 * positions * len(whole.report.domains)
     if tokens < SMALLEST_SEQUENCES * each:
         raise DefinitionError(

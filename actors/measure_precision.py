@@ -95,7 +95,7 @@ def measure_to_precision(
     Returns:
         The first measurement precise enough, or the one on all there is.
     """
-    positions = halves.report.tokens.shape[1] - 1
+    positions = halves.report.positions
     smallest = FIRST_TOKENS // (2 * positions * len(halves.report.domains))
     count, found = max(SMALLEST_SEQUENCES, smallest), None
     while True:

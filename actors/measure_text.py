@@ -57,10 +57,9 @@ class Halves:
             counts = np.bincount(half.domain, minlength=len(half.domains))
             for name, count in zip(half.domains, counts, strict=True):
                 if count < SMALLEST_SEQUENCES:
-                    positions = half.tokens.shape[1] - 1
                     raise DefinitionError(
-                        f"{name}: {2 * SMALLEST_SEQUENCES} sequences of {positions} tokens are "
-                        f"needed, half of them to choose and half to report, not {2 * count}; "
+                        f"{name}: {2 * SMALLEST_SEQUENCES} sequences of {half.positions} tokens "
+                        f"are needed, half of them to choose and half to report, not {2 * count}; "
                         "give more text, or shorter sequences by --sequence-tokens"
                     )
 

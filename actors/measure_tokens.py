@@ -30,6 +30,11 @@ class Sequences:
     def __len__(self) -> int:
         return len(self.tokens)
 
+    @property
+    def positions(self) -> int:
+        """Tokens that a sequence trains on, or holds, with its padding."""
+        return self.tokens.shape[1] - 1
+
     @cached_property
     def counts(self) -> np.ndarray:
         """Tokens of each sequence that have a next token, int64 (n,)."""
@@ -70,7 +75,7 @@ class Sequences:
 
     def batches(self, tokens: int) -> Iterator[slice]:
         """Slices of sequences that hold about so many tokens each, at least one sequence."""
-        size = max(1, tokens // (self.tokens.shape[1] - 1))
+        size = max(1, tokens // self.positions)
         for start in range(0, len(self), size):
             yield slice(start, min(start + size, len(self)))
 

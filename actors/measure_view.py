@@ -17,7 +17,7 @@ from actors.measure_precision import PARAMETERS, Measured, Metric
 from actors.measure_rows import neuron_rows, sparsity_rows
 from actors.measure_search import LOWEST_CETT
 from actors.measure_tokens import Sequences
-from actors.pareto import ParetoPoint
+from actors.pareto import ParetoPoint, pareto_rows
 
 PLAIN_WIDTH = 200
 """Columns where the output is no terminal."""
@@ -61,7 +61,7 @@ def measured_document(models: list[Model], metric: Metric, measured: Measured) -
         "precision": measured.precision,
         "choosing_tokens": measured.chosen_tokens,
         "reporting_tokens": int(measured.report.counts.sum()),
-        "sequence_tokens": measured.report.tokens.shape[1] - 1,
+        "sequence_tokens": measured.report.positions,
         "models": [
             _about(model)
             | {
@@ -78,26 +78,10 @@ def measured_document(models: list[Model], metric: Metric, measured: Measured) -
 
 
 def pareto_document(models: list[Model], curves: list[list[ParetoPoint]]) -> dict[str, Any]:
-    """Pareto curves for JSON, one row for each point and domain."""
+    """Pareto curves for JSON; their rows are those of the table `pareto`."""
     return {
         "models": [
-            _about(model)
-            | {
-                "pareto": [
-                    {
-                        "metric": point.metric,
-                        "parameter": point.parameter,
-                        "domain": domain,
-                        "activation_ratio": part.activation_ratio,
-                        "dense_loss": part.dense_loss,
-                        "sparse_loss": part.sparse_loss,
-                        "ppl_rise_percent": part.ppl_rise_percent,
-                        "measured_tokens": part.tokens,
-                    }
-                    for point in points
-                    for domain, part in point.parts.items()
-                ]
-            }
+            _about(model) | {"pareto": pareto_rows(points)}
             for model, points in zip(models, curves, strict=True)
         ]
     }
@@ -116,7 +100,7 @@ def show_measured(models: list[Model], metric: Metric, measured: Measured) -> No
     chosen = f", {measured.chosen_tokens:,} others chosen on" if measured.chosen_tokens else ""
     console.print(
         f"{measured.report.counts.sum():,} tokens reported on{chosen}, in sequences of "
-        f"{_positions(measured.report)}; activation ratio known to "
+        f"{measured.report.positions}; activation ratio known to "
         f"±{percent(measured.precision)} of itself (95 % interval)"
     )
 
@@ -139,11 +123,7 @@ def show_pareto(models: list[Model], curves: list[list[ParetoPoint]], report: Se
                 f"{part.ppl_rise_percent:+.2f} %",
             )
         console.print(table)
-    console.print(f"{report.counts.sum():,} tokens in sequences of {_positions(report)}")
-
-
-def _positions(report: Sequences) -> int:
-    return report.tokens.shape[1] - 1
+    console.print(f"{report.counts.sum():,} tokens in sequences of {report.positions}")
 
 
 def _console() -> Console:
