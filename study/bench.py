@@ -23,7 +23,7 @@ BENCHMARKS = {
     "metric": "actors.bench_metric",
     "interval": "actors.bench_interval",
     "fit": "analysis.bench_fit",
-    "ffn": "kernels.bench_ffn",
+    "ffn": "actors.bench_ffn",
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kernels.bench_ffn import Layers, processor_cases
+from actors.bench_ffn import Layers, processor_cases
 
 
 @pytest.mark.parametrize("weak", [0.0, 0.5, 0.9])

@@ -15,16 +15,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from kernels.ffn import GatedFFN
-
-if TYPE_CHECKING:
-    from study.bench import Case
+from study.bench import Case, compare
 
 SHAPES = {"2.4B": (2304, 5760), "0.1B": (768, 1920)}
 TOKENS = [1, 2, 4, 8]
@@ -81,8 +79,6 @@ class Layers:
 
 def processor_cases(name: str, layers: Layers, repeats: int) -> list[Case]:
     """Exact against dense; for one token also a given list of its active neurons."""
-    from study.bench import compare
-
     torch.set_num_threads(1)
     x, bound = layers.x, 3 / (1 + 2 * (1 - layers.weak))
     what = f"{name}, {layers.tokens} token(s), {layers.weak:.0%} weak"
@@ -118,7 +114,6 @@ def gpu_cases(name: str, repeats: int) -> list[Case]:
 
     from kernels import triton_decode
     from kernels.ops import packed
-    from study.bench import compare
 
     d_h, d_f = SHAPES[name]
     found = []
@@ -126,13 +121,12 @@ def gpu_cases(name: str, repeats: int) -> list[Case]:
         for weak in WEAK[1:]:
             layers = Layers(d_h, d_f, tokens, weak, device="cuda", dtype=torch.bfloat16)
             ffn = layers.dense[0]
-            w_gate, w_in, w_out = ffn._weights()
             # The kernels know ReLU without a shift: weak are the neurons whose rows are negative.
             x = layers.x.abs()
             signs = torch.where(torch.rand(d_f, 1, device="cuda") < weak, -1, 1)
-            w_gate = (w_gate.abs() * signs).contiguous()
+            w_gate = (ffn.w_gate.weight.abs() * signs).contiguous()
             plain = GatedFFN.of(_holding(w_gate), ffn.w_in, ffn.w_out, functional.relu)
-            arguments = (x, w_gate, w_in, packed(w_out), "relu")
+            arguments = (x, w_gate, ffn.w_in.weight, packed(ffn.w_out.weight), "relu")
             sparse, dense = partial(triton_decode.decode, *arguments), partial(plain, x)
             case = compare(
                 f"decode, GPU, {name}, {tokens} tokens, {weak:.0%} weak",
