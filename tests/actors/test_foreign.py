@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from foreign_models import SHAPE, byte_tokenizer, family, save, sentences
+from foreign_models import SHAPE, byte_tokenizer, family, save, sentences, torch_weights
 from safetensors.torch import load_file, save_file
 
 from actors.foreign import ForeignTokenizer, load_foreign
@@ -92,7 +92,7 @@ def test_minicpm_is_our_own_model(tmp_path: Path) -> None:
     model = Transformer(config).initialize(3)
     folder = tmp_path / "minicpm"
     folder.mkdir()
-    save_file(minicpm_weights(model), folder / "model.safetensors", metadata={"format": "pt"})
+    save_file(torch_weights(model), folder / "model.safetensors", metadata={"format": "pt"})
     about = {
         "model_type": "minicpm",
         "architectures": ["MiniCPMForCausalLM"],
@@ -122,29 +122,6 @@ def test_minicpm_is_our_own_model(tmp_path: Path) -> None:
     change(folder, rope_scaling={"type": "longrope"})
     with pytest.raises(DefinitionError, match="rope_scaling"):
         load_foreign(folder, CPU)
-
-
-def minicpm_weights(model: Transformer) -> dict[str, torch.Tensor]:
-    """Our weights under MiniCPM's names."""
-    weights = {
-        "model.embed_tokens.weight": model.embedding.weight,
-        "model.norm.weight": model.norm.weight,
-    }
-    for i, layer in enumerate(model.layers):
-        q, k, v = layer.attention.w_qkv.weight.chunk(3)
-        prefix = f"model.layers.{i}."
-        weights |= {
-            f"{prefix}self_attn.q_proj.weight": q,
-            f"{prefix}self_attn.k_proj.weight": k,
-            f"{prefix}self_attn.v_proj.weight": v,
-            f"{prefix}self_attn.o_proj.weight": layer.attention.w_o.weight,
-            f"{prefix}mlp.gate_proj.weight": layer.ffn.w_gate.weight,
-            f"{prefix}mlp.up_proj.weight": layer.ffn.w_in.weight,
-            f"{prefix}mlp.down_proj.weight": layer.ffn.w_out.weight,
-            f"{prefix}input_layernorm.weight": layer.attention_norm.weight,
-            f"{prefix}post_attention_layernorm.weight": layer.ffn_norm.weight,
-        }
-    return {name: weight.detach().clone() for name, weight in weights.items()}
 
 
 def test_documents_end_and_spell_special_tokens_out(tmp_path: Path) -> None:

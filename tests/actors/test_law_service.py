@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 import ray
+from stores import sparsity_row, tiny_store
 
 from actors.cluster import connect
 from actors.conductor import start_law_service
-from study.definition import Study
 from study.plan import plan_runs
 from study.store import StudyStore
 
@@ -29,31 +29,14 @@ def cluster() -> Iterator[None]:
 
 @pytest.fixture
 def store(tmp_path: Path) -> StudyStore:
-    content = {
-        "name": "tiny",
-        "axes": {"activation": ["relu"], "scale": [{"d_h": 8, "layers": 2}]},
-        "tokens": 1024,
-        "data": {"domains": {"code": {"kind": "python-stdlib"}}, "sequence_tokens": 8},
-        "optimization": {"batch_tokens": 16},
-    }
-    return StudyStore.create(tmp_path, Study.model_validate(content))
+    return tiny_store(tmp_path, axes={"activation": ["relu"], "scale": [{"d_h": 8, "layers": 2}]})
 
 
 def measure(store: StudyStore, steps: range) -> None:
     (run,) = plan_runs(store.study)
     with store.writer("sparsity", run=run.id, attempt=1) as writer:
         for step in steps:
-            row = {
-                "step": step,
-                "tokens": 16 * step,
-                "stage": "live",
-                "metric": "cett_ppl",
-                "p_percent": 1.0,
-                "cett": 0.2,
-                "activation_ratio": 0.1 + 0.2 / step,
-                "measured_tokens": 1000,
-            }
-            writer.append(writer.next_seq, [row])
+            writer.append(writer.next_seq, [sparsity_row(step, 0.1 + 0.2 / step)])
 
 
 def get(url: str) -> bytes:

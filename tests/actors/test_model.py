@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from foreign_models import torch_weights
 from transformers import GraniteConfig, GraniteForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from actors.model import ModelConfig, Transformer, parameter_groups
@@ -14,29 +15,6 @@ from study.shapes import nonembedding_parameters
 CONFIG = ModelConfig(
     d_h=48, layers=3, d_f=120, heads=4, activation="silu", vocabulary_size=96, dim_model_base=16
 )
-
-
-def torch_weights(model: Transformer) -> dict[str, torch.Tensor]:
-    """Our weights under the names that LLaMA-like `transformers` models use."""
-    weights = {
-        "model.embed_tokens.weight": model.embedding.weight,
-        "model.norm.weight": model.norm.weight,
-    }
-    for i, layer in enumerate(model.layers):
-        q, k, v = layer.attention.w_qkv.weight.chunk(3)
-        prefix = f"model.layers.{i}."
-        weights |= {
-            f"{prefix}self_attn.q_proj.weight": q,
-            f"{prefix}self_attn.k_proj.weight": k,
-            f"{prefix}self_attn.v_proj.weight": v,
-            f"{prefix}self_attn.o_proj.weight": layer.attention.w_o.weight,
-            f"{prefix}mlp.gate_proj.weight": layer.ffn.w_gate.weight,
-            f"{prefix}mlp.up_proj.weight": layer.ffn.w_in.weight,
-            f"{prefix}mlp.down_proj.weight": layer.ffn.w_out.weight,
-            f"{prefix}input_layernorm.weight": layer.attention_norm.weight,
-            f"{prefix}post_attention_layernorm.weight": layer.ffn_norm.weight,
-        }
-    return {name: weight.detach().clone() for name, weight in weights.items()}
 
 
 def shape_of(config: ModelConfig) -> dict:

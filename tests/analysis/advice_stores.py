@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from stores import sparsity_row
 
 from analysis.refit import refit
 from study.definition import Study
@@ -37,16 +38,7 @@ def measure(
     tokens = np.array(steps) * run.batch_tokens
     ratios = curve(tokens / 1e9) + np.random.default_rng(seed).normal(0, noise, count)
     rows = [
-        {
-            "step": step,
-            "tokens": int(at),
-            "stage": "live",
-            "metric": "cett_ppl",
-            "p_percent": 1.0,
-            "cett": 0.2,
-            "activation_ratio": float(ratio),
-            "measured_tokens": 1000,
-        }
+        sparsity_row(step, float(ratio), tokens=int(at))
         for step, at, ratio in zip(steps, tokens, ratios, strict=True)
     ]
     with store.writer("sparsity", run=run.id, attempt=1) as writer:
