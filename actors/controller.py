@@ -25,6 +25,7 @@ from actors.shard import Assignment
 from study.definition import Study
 from study.errors import SparsingError
 from study.plan import Run, plan_runs
+from study.status import ENDED
 from study.store import StudyStore
 
 log = logging.getLogger("sparsing.controller")
@@ -84,7 +85,7 @@ class Controller:
     @property
     def ended(self) -> bool:
         """Whether every run is done or failed."""
-        return all(p.state in ("done", "failed") for p in self.runs)
+        return all(p.state in ENDED for p in self.runs)
 
     @property
     def failed(self) -> dict[str, str]:

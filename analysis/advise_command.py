@@ -11,12 +11,11 @@ from analysis.new_runs import NewRuns
 from analysis.planned import PlannedRun
 from analysis.run_advice import RunAdvice
 from analysis.tables import aligned
-from study.errors import DefinitionError
 from study.options import store_option
 from study.plan import ACCELERATOR
 from study.store import StudyStore
 from study.units import count_text, hours_text
-from study.values import parse_count
+from study.values import token_count
 
 MOST_NEW_RUNS = 5
 """So many are shown for each family; all are in the JSON document."""
@@ -70,7 +69,7 @@ def advise_command(
         store,
         precision=precision,
         absolute=absolute,
-        tokens=None if tokens is None else _count(tokens),
+        tokens=None if tokens is None else token_count(tokens, f"--tokens {tokens}"),
         ratio=ratio,
         scale=scale,
         progress=lambda run: click.echo(f"advising on {run}", err=True),
@@ -79,13 +78,6 @@ def advise_command(
         click.echo(json.dumps(advice.as_dict(), indent=2))
     else:
         click.echo(_text(advice))
-
-
-def _count(text: str) -> int:
-    tokens = parse_count(text)
-    if not isinstance(tokens, int) or tokens <= 0:
-        raise DefinitionError(f"--tokens {text}: a count above 0 is needed, as 8e11 or 800B")
-    return tokens
 
 
 def _text(advice: Advice) -> str:

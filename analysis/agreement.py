@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
-
-from analysis.comparison import CURVE_LAWS, UNDECIDED
+from analysis.comparison import CURVE_LAWS, UNDECIDED, aicc
 from analysis.fit import Fit
-from analysis.projection import Problem, Solution, least_mse
+from analysis.projection import Problem, Solution
 from analysis.varpro import best_fit
 from analysis.wish import Wish
 
@@ -39,13 +37,9 @@ def disagreement(wish: Wish, fit: Fit, rivals: list[str]) -> str | None:
 
 def _told_worse(problem: Problem, rival: Solution, fit: Fit) -> bool:
     """Whether the AICc tells the rival to be worse than the fit's own law, on the same points."""
-    floor = fit.n * least_mse(fit.points.values)
-    parts = []
-    for law, found in ((problem.law, rival), (fit.form, fit.solution)):
-        parameters = 2 + len(law.coordinates)
-        spare = fit.n - parameters - 2
-        if spare <= 0:
-            return False
-        fitted = fit.n * np.log(max(float(found.sse[0]), floor) / fit.n)
-        parts.append(fitted + 2 * (parameters + 1) * fit.n / spare)
-    return bool(parts[0] - parts[1] > UNDECIDED)
+    scores = [
+        aicc(law, fit.points, float(found.sse[0]))
+        for law, found in ((problem.law, rival), (fit.form, fit.solution))
+    ]
+    theirs, own = scores
+    return theirs is not None and own is not None and theirs - own > UNDECIDED

@@ -13,11 +13,11 @@ from analysis.fit import Fit
 from analysis.fit_rows import fit_again
 from analysis.refit import newest_fits
 from analysis.tables import aligned, bounds_text, number
-from study.errors import DefinitionError, NotFoundError
+from study.errors import NotFoundError
 from study.options import store_option
-from study.plan import plan_runs
+from study.plan import find_run, plan_runs
 from study.store import StudyStore
-from study.values import parse_count
+from study.values import token_count
 
 
 @click.command()
@@ -129,9 +129,7 @@ def predictions_document(
 
 def run_fits(store: StudyStore, run: str) -> list[Fit]:
     """The newest fits of a run, one for each law, made again from the rows that they rest on."""
-    known = [each.id for each in plan_runs(store.study)]
-    if run not in known:
-        raise NotFoundError(f"study {store.study_id} has no run '{run}'; runs: {', '.join(known)}")
+    find_run(plan_runs(store.study), run, store.study_id)
     rows = newest_fits(store, run)
     if rows.is_empty():
         raise NotFoundError(f"run {run} has no fit yet: fewer than two measured points")
@@ -139,9 +137,7 @@ def run_fits(store: StudyStore, run: str) -> list[Fit]:
 
 
 def _at(fit: Fit, text: str) -> dict[str, Any]:
-    tokens = parse_count(text)
-    if not isinstance(tokens, int) or tokens <= 0:
-        raise DefinitionError(f"tokens = {text}: a count above 0 is needed, as 8e11 or 800B")
+    tokens = token_count(text, f"tokens = {text}")
     value, low, high = fit.predict(tokens)
     known = low is not None and high is not None
     return {

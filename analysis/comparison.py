@@ -42,13 +42,23 @@ def law_criteria(law: Law, points: Points) -> Criteria:
     shape = law.shape(points.tokens, found.theta, points.span)
     missed = np.abs(points.values - found.start[:, None] - found.change[:, None] * shape)
     ahead = ~fitted & (np.arange(n) < (ends + max(1, n // 10))[:, None])
-    log_mse = float(np.log(max(found.sse[0] / n, least_mse(points.values))))
-    spare = n - k - 2
+    log_mse = _log_mse(float(found.sse[0]), points)
     return {
-        "aicc": n * log_mse + 2 * (k + 1) * (n / spare) if spare > 0 else None,
+        "aicc": aicc(law, points, float(found.sse[0])),
         "bic": n * log_mse + (k + 1) * float(np.log(n)) if n > k else None,
         "holdout_mae": float(missed[ahead].mean()) if ahead.any() else None,
     }
+
+
+def aicc(law: Law, points: Points, sse: float) -> float | None:
+    """The AICc of a law with this sum of squares on these points; None where they are too few."""
+    n, k = len(points.tokens), 2 + len(law.coordinates)
+    spare = n - k - 2
+    return n * _log_mse(sse, points) + 2 * (k + 1) * (n / spare) if spare > 0 else None
+
+
+def _log_mse(sse: float, points: Points) -> float:
+    return float(np.log(max(sse / len(points.tokens), least_mse(points.values))))
 
 
 def undecided(criteria: dict[str, Criteria]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from analysis.wish import Wish
 from study.definition import Resources, RunPoint, Shape, Study
 from study.errors import DefinitionError
 from study.plan import Cost, plan
+from study.shapes import HEAD_SIZE
 from study.units import count_text
 
 Kind = Literal["planned", "another seed", "between", "beyond"]
@@ -25,8 +26,8 @@ WIDE_GAP = 1.5
 """Between places that differ by more than this factor a new one is worth a look."""
 BEYOND = 2.0
 """How far outside the family a new place is looked for."""
-HEAD_STEP_FROM, HEAD_STEP = 512, 64
-"""From this hidden size on, new shapes have whole heads of 64."""
+HEADS_FROM = 512
+"""From this hidden size on, new shapes have whole heads of HEAD_SIZE."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,10 +58,7 @@ class NewRuns:
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        rows = [
-            {name: getattr(run, name) for name in run.__dataclass_fields__} for run in self.runs
-        ]
-        return {name: getattr(self, name) for name in self.__dataclass_fields__} | {"runs": rows}
+        return asdict(self) | {"runs": [asdict(run) for run in self.runs]}
 
 
 def new_runs(
@@ -182,8 +180,12 @@ def cost_at(study: Study, family: Family, place: float) -> Cost:
 
 
 def shape_of(count: float, ratio: float) -> Shape:
-    """The shape nearest to a parameter count and a width-depth ratio, with d_f = 2.5 d_h."""
+    """The shape nearest to a parameter count and a width-depth ratio, with d_f = 2.5 d_h.
+
+    Not `study.shapes.solve_shape`, which refuses what it cannot meet within 1 %: a small model of
+    about that size will do here.
+    """
     layers = max(1, round((count / (11.5 * ratio**2)) ** (1 / 3)))
     d_h = (count / (11.5 * layers)) ** 0.5
-    step = HEAD_STEP if d_h >= HEAD_STEP_FROM else 2
+    step = HEAD_SIZE if d_h >= HEADS_FROM else 2
     return Shape(d_h=max(step, step * round(d_h / step)), layers=layers)

@@ -8,7 +8,7 @@ runs whose quantity is known as precisely as wished, each as one point.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -49,7 +49,7 @@ class Kind:
 
 def width_depth_ratio(run: Run) -> float:
     """d_h / layers."""
-    return run.d_h / run.layers
+    return run.width_depth_ratio
 
 
 def parameters(run: Run) -> float:
@@ -171,7 +171,7 @@ class PlannedRun:
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return asdict(self)
 
 
 def predict_planned(cost: Cost, own: list[Family], wish: Wish) -> PlannedRun:

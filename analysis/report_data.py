@@ -212,7 +212,7 @@ def near_groups(values: list[float]) -> list[list[int]]:
 def _group(run: Run, planned: list[Run]) -> str:
     peers = [each for each in planned if each.activation == run.activation]
     same_scale = [each for each in peers if each.scale == run.scale]
-    ratio = f"width/depth {run.d_h / run.layers:.3g}"
+    ratio = f"width/depth {run.width_depth_ratio:.3g}"
     if len(set(map(_shape, peers))) == 1:
         return ""
     if len(same_scale) == len(peers):

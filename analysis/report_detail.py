@@ -118,7 +118,7 @@ def scale_of(run: ReportedRun) -> float:
 
 def ratio_of(run: ReportedRun) -> float:
     """Width-depth ratio, d_h / layers."""
-    return run.run.d_h / run.run.layers
+    return run.run.width_depth_ratio
 
 
 def along(runs: list[ReportedRun], axis: Axis, fixed: Axis) -> list[list[ReportedRun]]:

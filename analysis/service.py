@@ -33,9 +33,9 @@ from analysis.service_errors import ERRORS, handle_errors
 from analysis.table_stream import stream_table
 from study.errors import DefinitionError, NotFoundError
 from study.exporter import StoreCollector
-from study.plan import Run, plan_runs
+from study.plan import Run, find_run, plan_runs
 from study.status import StudyStatus
-from study.values import parse_count
+from study.values import token_count
 
 STATUS_SECONDS, LAWS_SECONDS, REPORT_SECONDS, ADVICE_SECONDS = 0.5, 0.5, 5.0, 5.0
 ADVICES = 16
@@ -82,7 +82,7 @@ class ServedStudy:
 
     def __init__(self, followed: FollowedStudy) -> None:
         self.followed, self.store = followed, followed.store
-        self._runs = {run.id: run for run in plan_runs(self.store.study)}
+        self._runs = plan_runs(self.store.study)
         self._status = Kept(followed.status.read, STATUS_SECONDS)
         self._status_text = Kept(lambda: _text(self.status().as_json()), STATUS_SECONDS)
         self._laws = Kept(lambda: _text(laws_document(self.store)), LAWS_SECONDS, followed.version)
@@ -108,10 +108,7 @@ class ServedStudy:
 
     def planned(self, run: str) -> Run:
         """The run of an id, or NotFoundError."""
-        if run not in self._runs:
-            listed = ", ".join(self._runs)
-            raise NotFoundError(f"study {self.store.study_id} has no run '{run}'; runs: {listed}")
-        return self._runs[run]
+        return find_run(self._runs, run, self.store.study_id)
 
     def status_text(self) -> str:
         """The document of `sparsing status --json`, as JSON."""
@@ -127,7 +124,9 @@ class ServedStudy:
 
     def advice(self, asked: AdviceAsked) -> dict[str, Any]:
         """The document of `sparsing advise --json`."""
-        wish = asked.model_dump() | {"tokens": _count(asked.tokens)}
+        wish: dict[str, Any] = asked.model_dump()
+        if asked.tokens is not None:
+            wish["tokens"] = token_count(asked.tokens, f"tokens = {asked.tokens}")
         return self._advice(**wish).get()
 
     # Report and advice load most of scipy and matplotlib: only where they are asked for.
@@ -262,15 +261,6 @@ def _find(served: dict[str, ServedStudy], study: str) -> ServedStudy:
     if study not in served:
         raise NotFoundError(f"no study '{study}' is served here; studies: {', '.join(served)}")
     return served[study]
-
-
-def _count(text: str | None) -> int | None:
-    if text is None:
-        return None
-    tokens = parse_count(text)
-    if not isinstance(tokens, int) or tokens <= 0:
-        raise DefinitionError(f"tokens = {text}: a count above 0 is needed, as 8e11 or 800B")
-    return tokens
 
 
 def _json(document: Any, status: int = 200) -> Response:

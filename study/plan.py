@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from study.checks import find_problems
 from study.definition import Study
-from study.errors import DefinitionError
+from study.errors import DefinitionError, NotFoundError
 from study.messages import path_text
 from study.schedule import (
     Point,
@@ -64,6 +65,11 @@ class Run:
     decay_steps: int
     checkpoint_steps: tuple[int, ...]
     """Increasing; the last one is `steps`."""
+
+    @property
+    def width_depth_ratio(self) -> float:
+        """d_h / layers."""
+        return self.d_h / self.layers
 
     @property
     def batch_tokens(self) -> int:
@@ -138,6 +144,15 @@ def plan(study: Study, *, utilization: float = 0.4) -> Plan:
         raise DefinitionError(f"utilization = {utilization:g}: a share over 0, at most 1")
     costs = tuple(_cost(study, run, utilization) for run in plan_runs(study))
     return Plan(study_id=study.study_id, utilization=utilization, costs=costs)
+
+
+def find_run(runs: Sequence[Run], run: str, study_id: str) -> Run:
+    """The run of an id; NotFoundError, which lists the study's runs, where there is none."""
+    for each in runs:
+        if each.id == run:
+            return each
+    listed = ", ".join(each.id for each in runs)
+    raise NotFoundError(f"study {study_id} has no run '{run}'; runs: {listed}")
 
 
 def plan_runs(study: Study) -> list[Run]:

@@ -16,6 +16,8 @@ from study.plan import Run, plan_runs
 from study.store import StudyStore
 
 STATES = ("planned", "waiting", "training", "measuring", "done", "failed")
+ENDED = ("done", "failed")
+"""States after which nothing more comes of a run by itself."""
 SPEED_ROWS = 20
 """Speed is the median over so many of the newest steps."""
 
@@ -67,7 +69,7 @@ class RunStatus:
     @property
     def ended(self) -> bool:
         """Whether nothing more will come of the run by itself."""
-        return self.state in ("done", "failed")
+        return self.state in ENDED
 
     def as_json(self) -> dict[str, Any]:
         """Plain values, with what was planned beside what is done; None for what is not finite."""
@@ -178,8 +180,11 @@ def _by_run(frame: pl.LazyFrame) -> Rows:
     return {row["run"]: row for row in frame.collect().iter_rows(named=True)}
 
 
-def _states(store: StudyStore, runs: list[str]) -> Rows:
-    """The newest change of state; device and attempt of the newest row that has one."""
+def newest_states(store: StudyStore, runs: list[str] | None = None) -> Rows:
+    """The newest change of state of each run, or of `runs`.
+
+    Device and attempt are of the newest row that has one.
+    """
     ordered = store.scan("runs", runs).sort("written_at", maintain_order=True)
     newest = [pl.col("state", "reason", "written_at").last(), pl.col("attempt").max()]
     return _by_run(ordered.group_by("run").agg(*newest, pl.col("device").drop_nulls().last()))
@@ -212,7 +217,7 @@ def _fits(store: StudyStore, runs: list[str]) -> Rows:
 
 
 PARTS = {
-    "states": ("runs", _states),
+    "states": ("runs", newest_states),
     "steps": ("steps", _steps),
     "checkpoints": ("checkpoints", _checkpoints),
     "measured": ("sparsity", _measured),

@@ -124,7 +124,8 @@ class StudyStore:
         only the last commit of each stream, or its last segment where the log is sealed. Collecting
         raises DamagedError where a file is missing.
         """
-        self.folders(table, run)  # a run's id that cannot be is said at once
+        if run is not None:
+            self.folders(table, run)  # a run's id that cannot be is said at once
         schema = _table(table).schema
         return TableSource(schema, lambda: self.folders(table, run), newest=newest).frame()
 

@@ -6,19 +6,17 @@ import json
 from dataclasses import asdict
 
 import click
-import polars as pl
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
 from study.errors import DamagedError, NotFoundError
 from study.options import store_option
+from study.status import ENDED, newest_states
 from study.store import StudyStore
 from study.store_check import Report, check_store
 from study.store_repair import repair_store
 from study.tables import TABLES
-
-ENDED = ("done", "failed")
 
 
 @click.group()
@@ -144,9 +142,7 @@ def compact(study: str, root: str, runs: tuple[str, ...], as_json: bool) -> None
 
 def _ended(opened: StudyStore) -> list[str]:
     """Runs whose newest state says that nothing more comes."""
-    rows = opened.scan("runs").sort("written_at", maintain_order=True)
-    newest = rows.group_by("run").agg(pl.col("state").last())
-    return newest.filter(pl.col("state").is_in(ENDED)).sort("run").collect()["run"].to_list()
+    return sorted(run for run, row in newest_states(opened).items() if row["state"] in ENDED)
 
 
 def _files(opened: StudyStore) -> int:

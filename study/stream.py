@@ -193,10 +193,7 @@ class Stream:
 
     def _set_aside(self, data: bytes, name: str) -> None:
         """Keep bytes that no reader sees; durable."""
-        with open(self._scratch / f"{name}-{uuid.uuid4().hex}", "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        commits.replace(data, self._scratch / f"{name}-{uuid.uuid4().hex}")
 
     def append(self, ranges: Sequence[Range], batch: pa.RecordBatch) -> None:
         """Add a commit to the log; durable and visible when this returns. After `prepare`."""

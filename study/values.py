@@ -14,6 +14,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
+from study.errors import DefinitionError
+
 COUNT_UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
 COUNT_PATTERN = re.compile(r"^\s*(\d+(?:\.\d+)?(?:[eE]\+?\d+)?)\s*([KMBT]?)\s*$")
 MAX_COUNT = 10**18
@@ -53,6 +55,17 @@ class Model(BaseModel):
         allow_inf_nan=False,
         use_attribute_docstrings=True,
     )
+
+
+def token_count(text: str, said: str) -> int:
+    """Tokens as written for people, `8e11` or `800B`, above 0.
+
+    `said`: how the text was given, for the message. Raises DefinitionError.
+    """
+    tokens = parse_count(text)
+    if not isinstance(tokens, int) or tokens <= 0:
+        raise DefinitionError(f"{said}: a count above 0 is needed, as 8e11 or 800B")
+    return tokens
 
 
 def text_or_structure(value: Any) -> str:
