@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from study.errors import DefinitionError
+from study.objects import Place
 
 IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 STREAM = re.compile(r"[a-z][a-z0-9_]{0,31}")
@@ -89,8 +90,11 @@ def write_all(descriptor: int, data: bytes, offset: int) -> None:
         view, offset = view[written:], offset + written
 
 
-def replace(content: bytes, target: Path) -> None:
+def replace(content: bytes, target: Place) -> None:
     """Write a file so that at any moment its old or its new content is there; durable."""
+    if not isinstance(target, Path):
+        target.replace_by(content)
+        return
     temporary = _write_durably(content, target.parent, f".{target.name}")
     os.replace(temporary, target)
     sync_folder(target.parent)

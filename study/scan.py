@@ -18,13 +18,15 @@ from polars.io.plugins import register_io_source
 
 from study.commits import read_file
 from study.log import Frame, decode, read_log
+from study.object_partition import read_streams, segment_rows
+from study.objects import ObjectPath, Place, in_parallel
 from study.partition import StreamFiles, list_streams
 
 LISTINGS = 100
 """So often files that vanish are listed again."""
 T = TypeVar("T")
 
-Folders = Callable[[], dict[str, Path]]
+Folders = Callable[[], dict[str, Place]]
 """Folder of each run's files, by run, in order."""
 
 
@@ -66,7 +68,7 @@ class TableSource:
         batch_size: int | None,
     ) -> Iterator[pl.DataFrame]:
         def read() -> pl.DataFrame:
-            rows = self._rows(predicate)
+            rows = self._rows(columns, predicate)
             rows = rows if n_rows is None else rows.head(n_rows)
             rows = rows if predicate is None else rows.filter(predicate)
             # Of no column polars would take no row either, and count none.
@@ -74,18 +76,30 @@ class TableSource:
 
         yield again_when_vanished(read)
 
-    def _rows(self, predicate: pl.Expr | None) -> pl.LazyFrame:
+    def _rows(self, columns: list[str] | None, predicate: pl.Expr | None) -> pl.LazyFrame:
         segments: list[Path] = []
+        objects: list[ObjectPath] = []
         logs: dict[bytes, list[Frame]] = {}
         folders = self._folders()
         for run in _runs_that_fit(list(folders), predicate):
-            for files in list_streams(folders[run]):
-                schema, frames = self._log(folders[run], files)
+            folder = folders[run]
+            if isinstance(folder, ObjectPath):
+                objects += self._objects(folder, logs)
+                continue
+            for files in list_streams(folder):
+                schema, frames = self._log(folder, files)
                 logs.setdefault(schema, []).extend(frames)
                 sealed = files.segments
                 if self._newest:
                     sealed = sealed[-1:] if not frames else ()
-                segments += [folders[run] / segment.name for segment in sealed]
+                segments += [folder / segment.name for segment in sealed]
+        wanted = None if columns is None else self._wanted(columns, predicate)
+        read = in_parallel(lambda path: segment_rows(path, wanted), objects)
+        if objects:
+            remote = [self._conform(rows).select(wanted or list(self.schema)) for rows in read]
+            tails = [self._conform(decode(*each)) for each in logs.items() if each[1]]
+            tails = [tail.select(wanted or list(self.schema)) for tail in tails]
+            return pl.concat([*remote, *tails], how="vertical")
         tails = [self._conform(decode(*each)) for each in logs.items() if each[1]]
         return pl.concat([self._segments(segments), *tails], how="vertical")
 
@@ -95,6 +109,22 @@ class TableSource:
         content = read_log(read_file(folder / files.log.name)[0])
         frames = [frame for frame in content.commits if frame.rows]
         return content.schema, frames[-1:] if self._newest else frames
+
+    def _objects(self, folder: ObjectPath, logs: dict[bytes, list[Frame]]) -> Iterator[ObjectPath]:
+        """A partition's segments; the commits of its logs are put into `logs`."""
+        for files, contents in read_streams(folder):
+            live = [content for content in contents if content.rows]
+            sealed = files.segments
+            if self._newest:
+                live, sealed = live[-1:], sealed[-1:] if not live else ()
+            for content in live:
+                logs.setdefault(content.schema, []).extend(content.commits)
+            yield from (folder / segment.name for segment in sealed)
+
+    def _wanted(self, columns: list[str], predicate: pl.Expr | None) -> list[str]:
+        """The columns that are to be read, in the schema's order."""
+        named = {*columns, *(predicate.meta.root_names() if predicate is not None else ())}
+        return [name for name in self.schema if name in (named or {"run"})]
 
     def _segments(self, paths: list[Path]) -> pl.LazyFrame:
         if not paths:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import uuid
@@ -15,6 +16,7 @@ import pyarrow.parquet as pq
 from study import commits
 from study.coverage import Coverage, Range
 from study.errors import DamagedError
+from study.objects import Place
 from study.partition import Segment
 
 SEQUENCE_NUMBERS = b"sparsing.sequence_numbers"
@@ -94,10 +96,10 @@ def check_digest(folder: Path, segment: Segment) -> None:
         )
 
 
-def read_footer(path: Path) -> tuple[pa.Schema, list[Range], int]:
+def read_footer(path: Place) -> tuple[pa.Schema, list[Range], int]:
     """Schema, ranges of sequence numbers, and rows of a segment."""
     try:
-        metadata = pq.read_metadata(path)
+        metadata = pq.read_metadata(path if isinstance(path, Path) else path.open())
         schema = metadata.schema.to_arrow_schema()
         ranges = json.loads((metadata.metadata or {})[SEQUENCE_NUMBERS])
         return schema, [(int(first), int(last)) for first, last in ranges], metadata.num_rows
@@ -118,3 +120,14 @@ def read_rows(path: Path) -> Iterator[pa.Table]:
     with pq.ParquetFile(path) as file:
         for group in range(file.num_row_groups):
             yield file.read_row_group(group)
+
+
+def parquet_bytes(parts: Iterable[pa.Table], schema: pa.Schema, covered: Coverage) -> bytes:
+    """What a segment of these rows consists of."""
+    numbers = json.dumps(covered.ranges).encode()
+    schema = schema.with_metadata({**(schema.metadata or {}), SEQUENCE_NUMBERS: numbers})
+    buffer = io.BytesIO()
+    with pq.ParquetWriter(buffer, schema, compression="zstd") as writer:
+        for rows in _gathered(parts, schema):
+            writer.write_table(rows)
+    return buffer.getvalue()

@@ -7,6 +7,8 @@
                      /report.html
                      /.writing/                        locks and temporary files of writers
 
+The root may also be on an object store: `s3://bucket/prefix`; see docs/store.md.
+
 Promises: a row that `TableWriter.flush` acknowledged is never lost, and is there exactly once;
 a reader sees whole commits; a commit never touches what is there. `tables/<table>/*/*.parquet` is
 the glob for other readers, who see what is sealed; `StudyStore.scan` sees all.
@@ -31,24 +33,28 @@ from study import commits
 from study.definition import Study
 from study.errors import DamagedError, DefinitionError, NotFoundError, SparsingError
 from study.log import read_log
-from study.partition import State, list_streams, partition_state
+from study.object_partition import ObjectFiles, footer_of, list_objects, read_streams
+from study.object_stream import stream_at
+from study.objects import ObjectPath, Place, in_parallel, place_of
+from study.partition import State, StreamFiles, list_streams, partition_state
 from study.scan import TableSource, again_when_vanished
 from study.segments import read_footer
-from study.stream import Stream
 from study.tables import TABLES, Table
 from study.writer import TableWriter
 
 DEFINITION = "study.yaml"
+OBJECT_COMMIT_SECONDS = 5.0
+"""On an object store, where a commit is a request, rows are durable so long after `append`."""
 UNICODE_BREAKS = re.compile("[\x85\u2028\u2029]")
 
 
 class StudyStore:
     """A study's folder in a store. Make one with `create` or `open`."""
 
-    def __init__(self, path: Path, study: Study) -> None:
+    def __init__(self, path: Place, study: Study) -> None:
         self.path = path
         self.study = study
-        self._row_counts: dict[Path, int] = {}
+        self._row_counts: dict[Place, int] = {}
 
     @property
     def study_id(self) -> str:
@@ -56,60 +62,60 @@ class StudyStore:
         return self.path.name
 
     @classmethod
-    def create(cls, root: str | Path, study: Study) -> StudyStore:
+    def create(cls, root: str | Place, study: Study) -> StudyStore:
         """The study's folder in `root`, made where it is not there yet.
 
         What is no part of the id (description, resources) is kept as given here.
         """
-        path = _local(root) / study.study_id
-        path.mkdir(parents=True, exist_ok=True)
-        commits.sync_folder(path.parent)
+        path = place_of(root) / study.study_id
+        if isinstance(path, Path):
+            path.mkdir(parents=True, exist_ok=True)
+            commits.sync_folder(path.parent)
         content = _to_yaml(study)
         file = path / DEFINITION
-        if not file.exists() or file.read_bytes() != content:
+        if not file.is_file() or file.read_bytes() != content:
             commits.replace(content, file)
         return cls(path, study)
 
     @classmethod
-    def open(cls, root: str | Path, selector: str | Path) -> StudyStore:
+    def open(cls, root: str | Place, selector: str | Place) -> StudyStore:
         """A study that is there, by id, unique prefix, unique name, or path of its folder.
 
         Raises NotFoundError, which lists what is there, and DefinitionError where several fit.
         """
-        path = Path(selector).expanduser()
-        if not (path.is_absolute() or len(path.parts) > 1 or (path / DEFINITION).is_file()):
-            path = _local(root) / _select(_local(root), str(selector))
+        path = _place_of_study(root, selector)
         if not (path / DEFINITION).is_file():
             raise NotFoundError(f"no study at {path}: there is no {path / DEFINITION}")
-        path = path.resolve()
+        if isinstance(path, Path):
+            path = path.resolve()
         return cls(path, _read_definition(path))
 
-    def partition(self, table: str, run: str) -> Path:
+    def partition(self, table: str, run: str) -> Place:
         """Folder of a run's files of a table."""
         return self.path.joinpath(*commits.partition_parts(_table(table).name, run))
 
     def runs_present(self, table: str) -> list[str]:
         """Ids of the runs that have rows in a table, sorted."""
-        return [run for run, folder in self.folders(table).items() if list_streams(folder)]
+        return [run for run, folder in self.folders(table).items() if _streams_in(folder)]
 
     def state(self, table: str, run: str) -> State:
         """Names of a run's files of a table with the sizes of logs: the same rows while the same.
 
         (Sealing changes it as well, and no row.)
         """
-        return partition_state(self.partition(table, run))
+        return _state_of(self.partition(table, run))
 
     def states(self, table: str) -> dict[str, State]:
         """The state of each run that has a folder."""
-        return {run: partition_state(path) for run, path in self.folders(table).items()}
+        return {run: _state_of(path) for run, path in self.folders(table).items()}
 
-    def folders(self, table: str, run: str | Sequence[str] | None = None) -> dict[str, Path]:
+    def folders(self, table: str, run: str | Sequence[str] | None = None) -> dict[str, Place]:
         """Folder of each run's files of a table, of all runs or some."""
         if run is not None:
             runs = [run] if isinstance(run, str) else list(run)
             return {each: self.partition(table, each) for each in runs}
         folder = self.path / "tables" / _table(table).name
-        names = sorted(os.listdir(folder)) if folder.is_dir() else []
+        names = sorted(_below(folder))
         there = [name.removeprefix("run=") for name in names if name.startswith("run=")]
         fit = [each for each in there if commits.IDENTIFIER.fullmatch(each)]
         return {each: folder / f"run={each}" for each in fit}
@@ -135,7 +141,12 @@ class StudyStore:
             lambda: sum(self._rows_in(folder) for folder in self.folders(table, run).values())
         )
 
-    def _rows_in(self, folder: Path) -> int:
+    def _rows_in(self, folder: Place) -> int:
+        if isinstance(folder, ObjectPath):
+            read = read_streams(folder)
+            segments = [folder / segment.name for files, _ in read for segment in files.segments]
+            sealed = sum(footer_of(path)[2] for path in segments)
+            return sealed + sum(content.rows for _, contents in read for content in contents)
         count = 0
         for files in list_streams(folder):
             count += sum(self._rows_of(folder / segment.name) for segment in files.segments)
@@ -157,8 +168,8 @@ class StudyStore:
         """
         damaged: list[str] = []
         for table in TABLES:
-            for files in list_streams(self.partition(table, run)):
-                stream = Stream(self.path, table, run, files.stream)
+            for files in _streams_in(self.partition(table, run)):
+                stream = stream_at(self.path, table, run, files.stream)
                 try:
                     with stream.locked(patience_seconds):
                         stream.prepare()
@@ -172,23 +183,51 @@ class StudyStore:
         self, table: str, *, run: str, attempt: int, stream: str = "main", **settings: float
     ) -> TableWriter:
         """A writer of one stream of a run's rows; `settings` are those of TableWriter."""
+        if isinstance(self.path, ObjectPath):
+            settings = {"commit_seconds": OBJECT_COMMIT_SECONDS} | settings
         return TableWriter(
             _table(table), self.path, run=run, attempt=attempt, stream=stream, **settings
         )
 
 
-def list_studies(root: str | Path) -> list[str]:
+def list_studies(root: str | Place) -> list[str]:
     """Ids of the studies in a store, sorted; empty when the store is not there yet."""
-    folder = _local(root)
+    folder = place_of(root)
+    if isinstance(folder, ObjectPath):
+        names = sorted(folder.list()[1])
+        there = in_parallel(lambda name: (folder / name / DEFINITION).is_file(), names)
+        return [name for name, is_study in zip(names, there, strict=True) if is_study]
     if not folder.is_dir():
         return []
     return sorted(path.parent.name for path in folder.glob(f"*/{DEFINITION}"))
 
 
-def _local(root: str | Path) -> Path:
-    if "://" in str(root):
-        raise DefinitionError(f"the store {root} is no folder; give a local or mounted folder")
-    return Path(root).expanduser().absolute()
+def _place_of_study(root: str | Place, selector: str | Place) -> Place:
+    """The folder that a selector names, whether or not a study is in it."""
+    if isinstance(selector, ObjectPath) or "://" in str(selector):
+        return place_of(selector)
+    path = Path(selector).expanduser()
+    if path.is_absolute() or len(path.parts) > 1 or (path / DEFINITION).is_file():
+        return path
+    return place_of(root) / _select(place_of(root), str(selector))
+
+
+def _streams_in(folder: Place) -> Sequence[StreamFiles | ObjectFiles]:
+    return list_streams(folder) if isinstance(folder, Path) else list_objects(folder)
+
+
+def _state_of(folder: Place) -> State:
+    if isinstance(folder, Path):
+        return partition_state(folder)
+    names = folder.list()[0]
+    return frozenset((name, stat.st_size) for name, stat in names.items())
+
+
+def _below(folder: Place) -> list[str]:
+    """Names of the folders in a folder, and of files where it is one on disk."""
+    if isinstance(folder, Path):
+        return os.listdir(folder) if folder.is_dir() else []
+    return folder.list()[1]
 
 
 def _table(name: str) -> Table:
@@ -197,7 +236,7 @@ def _table(name: str) -> Table:
     return TABLES[name]
 
 
-def _select(root: Path, selector: str) -> str:
+def _select(root: Place, selector: str) -> str:
     there = list_studies(root)
     if selector in there:
         return selector
@@ -211,7 +250,7 @@ def _select(root: Path, selector: str) -> str:
     return found[0]
 
 
-def _read_definition(path: Path) -> Study:
+def _read_definition(path: Place) -> Study:
     file = path / DEFINITION
     try:
         study = Study.model_validate(YAML(typ="safe").load(file.read_text("utf-8")))

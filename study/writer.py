@@ -15,7 +15,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -25,8 +24,9 @@ from study import commits
 from study.commits import STREAM
 from study.coverage import contiguous
 from study.errors import DefinitionError, SparsingError
+from study.object_stream import stream_at
+from study.objects import Place
 from study.rows import RowEncoder
-from study.stream import Stream
 from study.tables import Table
 from study.version import code_version
 
@@ -70,7 +70,7 @@ class TableWriter:
     def __init__(
         self,
         table: Table,
-        study_path: Path,
+        study_path: Place,
         *,
         run: str,
         attempt: int,
@@ -81,7 +81,7 @@ class TableWriter:
     ) -> None:
         commits.check_identifier(stream, "name of a stream", STREAM)
         self._what = f"table {table.name}, run {run}"
-        self._disk = Stream(study_path, table.name, run, stream)
+        self._disk = stream_at(study_path, table.name, run, stream)
         filled = {"run": run, "attempt": attempt, "code_version": code_version()}
         self._encoder = RowEncoder(table, filled)
         self._commit_seconds, self._patience_seconds = commit_seconds, patience_seconds
