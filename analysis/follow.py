@@ -59,8 +59,8 @@ class FollowedStudy:
 
     def problem(self) -> str | None:
         """Why the service of this study is not ready; None when it is."""
-        if not (self.store.path / DEFINITION).is_file():
-            return f"there is no {self.store.path / DEFINITION} any more"
+        if not (self.store.place / DEFINITION).is_file():
+            return f"there is no {self.store.place / DEFINITION} any more"
         if not self._thread.is_alive():
             return "the thread that follows the store has ended"
         if self._error:

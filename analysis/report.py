@@ -29,6 +29,7 @@ from analysis.report_data import NAMES, StudyData
 from analysis.report_finding import finding
 from analysis.report_style import StyleSheet, panel
 from study import commits
+from study.objects import Place
 from study.store import DEFINITION, StudyStore
 from study.units import count_text
 
@@ -47,9 +48,9 @@ class Section:
     missing: str = ""
 
 
-def write_report(store: StudyStore) -> Path:
+def write_report(store: StudyStore) -> Place:
     """Write `report.html` into the study's folder, in one step; returns its path."""
-    path = store.path / REPORT
+    path = store.place / REPORT
     commits.replace(render_report(store).encode(), path)
     return path
 
@@ -78,7 +79,7 @@ def render_report(store: StudyStore) -> str:
         sections=sections,
         sheet=sheet,
         failures=tables.failures_table(data),
-        definition=(store.path / DEFINITION).read_text("utf-8"),
+        definition=(store.place / DEFINITION).read_text("utf-8"),
         made_at=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
     )
 

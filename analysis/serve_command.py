@@ -96,9 +96,9 @@ def _open(root: str, studies: tuple[str, ...]) -> list[StudyStore]:
     for selector in studies:
         store = StudyStore.open(root, selector)
         known = stores.setdefault(store.study_id, store)
-        if known.path != store.path:
+        if known.place != store.place:
             raise DefinitionError(
-                f"{known.path} and {store.path} are copies of one study; serve one of them"
+                f"{known.place} and {store.place} are copies of one study; serve one of them"
             )
     return list(stores.values())
 

@@ -26,7 +26,7 @@ from study.objects import ObjectPath, Stat, in_parallel
 from study.partition import Log, Segment, resolve
 from study.segments import read_footer
 
-SMALLEST_BLOCK, LARGEST_BLOCK = 32, 512
+SMALLEST_BLOCK, LARGEST_BLOCK = 16, 512
 """Generations in a block: at first, and at most; between, about an eighth of all before it."""
 LOOKS = 50
 """So often what changes while it is read is read again."""

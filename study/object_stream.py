@@ -106,7 +106,6 @@ class ObjectStream:
         self._is_known = False  # until all went well
         self._claim(self._files.next_generation, _commit(batch, ranges))
         self.coverage.update(ranges)
-        self._is_known = True
 
     def _claim(self, generation: int, content: bytes) -> None:
         """Put a log, and see that it counts."""
@@ -119,6 +118,8 @@ class ObjectStream:
         if not found or log not in found[0].logs:
             raise ObjectStoreError(f"{self.folder / log.name}: another writer has sealed it")
         self._files = found[0]
+        # Logs behind ours are another writer's, and were not read yet: their numbers are unknown.
+        self._is_known = self._files.next_generation == generation + 1
 
     def seal(self) -> None:
         """Make segments of the whole blocks of logs that are there."""
@@ -171,7 +172,7 @@ class ObjectStream:
         logs = [c for log, c in zip(files.logs, contents, strict=True) if log.generation <= last]
         until = files.logs[len(logs) - 1].generation if logs else files.next_sealed - 1
         if until != last or (segments and segments[-1].last > last):
-            self._files = files
+            self._is_known = False
             raise ObjectStoreError(f"{self.folder}: another has sealed its logs meanwhile")
         content = self._parquet(segments, logs)
         segment = Segment(self.name, first, last, hashlib.sha256(content).hexdigest()[:16])
@@ -200,7 +201,9 @@ class ObjectStream:
     def _clean(self) -> None:
         """Remove what segments hold, once these are seen to be there and whole."""
         found = list_objects(self.folder, self.name)
+        known = self._files.next_generation
         self._files = found[0] if found else _nothing(self.name)
+        self._is_known &= self._files.next_generation == known
         old = self._files.superseded
         if old:
             for segment in self._files.segments:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
@@ -33,6 +33,7 @@ RETRY_SECONDS = 10
 """So long the library itself tries again after 429, 500, 503 and lost connections."""
 ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 T = TypeVar("T")
+U = TypeVar("U")
 
 
 class ObjectStoreError(SparsingError):
@@ -126,10 +127,7 @@ class ObjectPath:
 
     def replace_by(self, content: bytes) -> None:
         """Put it, whatever is there: readers see the old or the new content."""
-        try:
-            self._ask(lambda: self._put(content, mode="overwrite"))
-        except FileNotFoundError as error:
-            raise NotFoundError(f"there is no bucket {self.bucket}: make it first") from error
+        self._ask(lambda: self._put(content, mode="overwrite"))
 
     def read_versioned(self) -> tuple[bytes, str] | None:
         """Its content and version; None where there is none."""
@@ -163,10 +161,7 @@ class ObjectPath:
 
     def list(self) -> tuple[dict[str, Stat], list[str]]:
         """The objects right below this location by name, and the names of what has more below."""
-        try:
-            found = self._ask(lambda: obstore.list_with_delimiter(self._store, self.key or None))
-        except FileNotFoundError as error:
-            raise NotFoundError(f"there is no bucket {self.bucket}: make it first") from error
+        found = self._ask(lambda: obstore.list_with_delimiter(self._store, self.key or None))
         objects = {meta["path"].rpartition("/")[2]: _stat(meta) for meta in found["objects"]}
         return objects, [each.rstrip("/").rpartition("/")[2] for each in found["common_prefixes"]]
 
@@ -179,9 +174,11 @@ class ObjectPath:
             return request()
         except (AlreadyExistsError, PreconditionError) as error:
             raise FileExistsError(str(self)) from error
-        except FileNotFoundError as error:
-            raise FileNotFoundError(f"there is no {self}") from error
         except (BaseError, OSError) as error:
+            if "NoSuchBucket" in str(error):
+                raise NotFoundError(f"there is no bucket {self.bucket}: make it first") from error
+            if isinstance(error, FileNotFoundError):
+                raise FileNotFoundError(f"there is no {self}") from error
             said = str(error).partition("\n")[0]
             raise ObjectStoreError(f"{self}: {said}") from error
 
@@ -243,7 +240,7 @@ def place_of(root: str | Place) -> Place:
     return ObjectPath(f"{scheme}://{bucket}", "/".join(parts))
 
 
-def in_parallel(work: Any, items: Iterable[T]) -> list[Any]:
+def in_parallel(work: Callable[[T], U], items: Iterable[T]) -> list[U]:
     """What `work` returns for each, in order, some at a time."""
     with ThreadPoolExecutor(AT_ONCE) as pool:
         return list(pool.map(work, items))

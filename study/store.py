@@ -51,15 +51,28 @@ UNICODE_BREAKS = re.compile("[\x85\u2028\u2029]")
 class StudyStore:
     """A study's folder in a store. Make one with `create` or `open`."""
 
-    def __init__(self, path: Place, study: Study) -> None:
-        self.path = path
+    def __init__(self, place: Place, study: Study) -> None:
+        self.place = place
         self.study = study
         self._row_counts: dict[Place, int] = {}
 
     @property
+    def path(self) -> Path:
+        """The study's folder; DefinitionError where the store is no folder but on an object store.
+
+        For what is made of files that are written in place: checkpoints and prepared data.
+        """
+        if not isinstance(self.place, Path):
+            raise DefinitionError(
+                f"{self.place}: checkpoints and prepared data need a folder that every node sees; "
+                "train with --store FOLDER (tables, laws and reports may be on an object store)"
+            )
+        return self.place
+
+    @property
     def study_id(self) -> str:
         """The study's id, which is the folder's name."""
-        return self.path.name
+        return self.place.name
 
     @classmethod
     def create(cls, root: str | Place, study: Study) -> StudyStore:
@@ -92,7 +105,7 @@ class StudyStore:
 
     def partition(self, table: str, run: str) -> Place:
         """Folder of a run's files of a table."""
-        return self.path.joinpath(*commits.partition_parts(_table(table).name, run))
+        return self.place.joinpath(*commits.partition_parts(_table(table).name, run))
 
     def runs_present(self, table: str) -> list[str]:
         """Ids of the runs that have rows in a table, sorted."""
@@ -114,7 +127,7 @@ class StudyStore:
         if run is not None:
             runs = [run] if isinstance(run, str) else list(run)
             return {each: self.partition(table, each) for each in runs}
-        folder = self.path / "tables" / _table(table).name
+        folder = self.place / "tables" / _table(table).name
         names = sorted(_below(folder))
         there = [name.removeprefix("run=") for name in names if name.startswith("run=")]
         fit = [each for each in there if commits.IDENTIFIER.fullmatch(each)]
@@ -169,7 +182,7 @@ class StudyStore:
         damaged: list[str] = []
         for table in TABLES:
             for files in _streams_in(self.partition(table, run)):
-                stream = stream_at(self.path, table, run, files.stream)
+                stream = stream_at(self.place, table, run, files.stream)
                 try:
                     with stream.locked(patience_seconds):
                         stream.prepare()
@@ -183,10 +196,10 @@ class StudyStore:
         self, table: str, *, run: str, attempt: int, stream: str = "main", **settings: float
     ) -> TableWriter:
         """A writer of one stream of a run's rows; `settings` are those of TableWriter."""
-        if isinstance(self.path, ObjectPath):
+        if isinstance(self.place, ObjectPath):
             settings = {"commit_seconds": OBJECT_COMMIT_SECONDS} | settings
         return TableWriter(
-            _table(table), self.path, run=run, attempt=attempt, stream=stream, **settings
+            _table(table), self.place, run=run, attempt=attempt, stream=stream, **settings
         )
 
 

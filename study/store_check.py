@@ -12,6 +12,8 @@ from study import commits
 from study.coverage import Coverage, Range
 from study.errors import DamagedError
 from study.log import LogContent, read_log, whole_frames
+from study.object_check import check_objects
+from study.objects import ObjectPath, Place
 from study.partition import Log, Segment, StreamFiles, list_names, resolve
 from study.scan import again_when_vanished
 from study.segments import VERSION, digest_of, read_footer
@@ -72,13 +74,32 @@ def check_store(store: StudyStore) -> Report:
     for table in TABLES:
         report.sizes[table] = TableSize()
         for run, folder in store.folders(table).items():
+            if isinstance(folder, ObjectPath):
+                _add_objects(report, store.place, table, folder)
+                continue
             partition = _Partition(store, table, run, folder)
             again_when_vanished(partition.check)
             report.findings += partition.findings
             partition.add_to(report.sizes[table])
-    report.findings += _beside(store)
+    if isinstance(store.place, Path):
+        report.findings += _beside(store.place)
     report.findings.sort()
     return report
+
+
+def _add_objects(report: Report, study: Place, table: str, folder: ObjectPath) -> None:
+    checked = again_when_vanished(lambda: check_objects(folder, table))
+    for name, kind, detail in checked.findings:
+        path = str(folder / name if name else folder).removeprefix(f"{study}/")
+        report.findings.append(Finding(path, kind, detail))
+    size, since = report.sizes[table], time.time() - DAY_SECONDS
+    stats = [checked.stats[file.name] for file in checked.files]
+    size.runs += bool(checked.files)
+    size.segments += sum(isinstance(file, Segment) for file in checked.files)
+    size.logs += sum(isinstance(file, Log) for file in checked.files)
+    size.rows += checked.rows
+    size.bytes += sum(stat.st_size for stat in stats)
+    size.bytes_last_day += sum(stat.st_size for stat in stats if stat.st_mtime >= since)
 
 
 class _Partition:
@@ -193,18 +214,18 @@ def _add(covered: Coverage, ranges: list[Range]) -> bool:
     return doubled
 
 
-def set_aside(store: StudyStore) -> list[Path]:
+def set_aside(study_path: Path) -> list[Path]:
     """Files in which writers keep what they cut from logs."""
-    folder = store.path / ".writing"
+    folder = study_path / ".writing"
     return sorted([*folder.rglob("*.log.torn-*"), *folder.rglob("*.log.damaged-*")])
 
 
-def _beside(store: StudyStore) -> Iterator[Finding]:
-    for path in set_aside(store):
+def _beside(study_path: Path) -> Iterator[Finding]:
+    for path in set_aside(study_path):
         commits_in = sum(1 for _ in whole_frames(path.read_bytes(), 0))
         said = f"{path.stat().st_size} bytes cut from a log, {commits_in} whole commits in them"
-        yield Finding(str(path.relative_to(store.path)), "set aside", said)
-    removed = store.path / ".removed"
+        yield Finding(str(path.relative_to(study_path)), "set aside", said)
+    removed = study_path / ".removed"
     if removed.is_dir():
         files = [path for path in removed.rglob("*") if path.is_file()]
         said = (

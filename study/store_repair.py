@@ -14,6 +14,8 @@ from study import commits
 from study.coverage import Coverage
 from study.errors import DamagedError
 from study.log import decode, read_log
+from study.object_check import repair_objects
+from study.objects import ObjectPath
 from study.partition import Log, Segment, StreamFiles, list_names, resolve
 from study.segments import check_digest, read_footer, write_segment
 from study.store import StudyStore
@@ -29,45 +31,58 @@ def repair_store(store: StudyStore) -> list[str]:
 
     Raises BlockingIOError when a writer holds a stream's lock for too long.
     """
-    removed = store.path / ".removed" / datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
-    repair = _Repair(store, removed)
+    removed = store.place / ".removed" / datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
+    if not isinstance(removed, Path):
+        return _repair_objects(store, removed)
+    repair = _Repair(removed.parent.parent, removed)
     for table in TABLES:
-        for run, folder in store.folders(table).items():
+        for run in store.folders(table):
+            folder = repair.path.joinpath(*commits.partition_parts(table, run))
             for stream in {files.stream for files in resolve(list_names(folder))}:
                 repair.stream(table, run, folder, stream)
-    for path in set_aside(store):
+    for path in set_aside(repair.path):
         repair.move(path, "what a writer cut from a log")
     return repair.done
 
 
+def _repair_objects(store: StudyStore, removed: ObjectPath) -> list[str]:
+    done = []
+    for table in TABLES:
+        for run, folder in store.folders(table).items():
+            assert isinstance(folder, ObjectPath)
+            kept = removed.joinpath(*commits.partition_parts(table, run))
+            done += [f"{table}, {run}: {line}" for line in repair_objects(folder, table, kept)]
+    return done
+
+
 class _Repair:
-    def __init__(self, store: StudyStore, removed: Path) -> None:
-        self._store, self._removed = store, removed
+    def __init__(self, path: Path, removed: Path) -> None:
+        self.path, self._removed = path, removed
         self.done: list[str] = []
 
     def move(self, path: Path, why: str) -> None:
         """Set a file aside, durably, under its own path."""
-        relative = path.relative_to(self._store.path)
+        relative = path.relative_to(self.path)
         target = self._removed / relative
-        names = target.parent.relative_to(self._store.path).parts
-        commits.make_folders(self._store.path, names)
+        names = target.parent.relative_to(self.path).parts
+        commits.make_folders(self.path, names)
         os.rename(path, target)
         commits.sync_folder(target.parent)
         commits.sync_folder(path.parent)
         self.done.append(f"moved {relative}: {why}")
 
     def stream(self, table: str, run: str, folder: Path, name: str) -> None:
-        lock = commits.lock_path(self._store.path, table, run, name)
+        lock = commits.lock_path(self.path, table, run, name)
         with commits.stream_lock(lock, LOCK_SECONDS):
             self._segments(table, folder, name, lock.parent)
-        stream = Stream(self._store.path, table, run, name)
+        stream = Stream(self.path, table, run, name)
         with stream.locked(LOCK_SECONDS):
             files = _files(folder, name)
             log = None if files.log is None else folder / files.log.name
             content = None if log is None else read_log(commits.read_file(log)[0])
             stream.prepare()
             if log is not None and content and content.valid_bytes < content.size:
-                self.done.append(f"mended {log.relative_to(self._store.path)}")
+                self.done.append(f"mended {log.relative_to(self.path)}")
 
     def _segments(self, table: str, folder: Path, name: str, scratch: Path) -> None:
         files = _files(folder, name)
@@ -97,7 +112,7 @@ class _Repair:
         for first, last in wanted:
             schema, nothing = TABLES[table].schema, Coverage()
             write_segment(folder, scratch, after.stream, (first, last), [], schema, nothing)
-            where = folder.relative_to(self._store.path)
+            where = folder.relative_to(self.path)
             said = f"generations {first} to {last} of stream {after.stream} are lost"
             self.done.append(f"{where}: {said}; an empty segment stands for them")
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import http.client
 import random
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 # One request at a time, so that "put if the name is free" is one step, as in S3.
@@ -28,10 +28,10 @@ HOP = {"connection", "transfer-encoding", "content-length", "host", "server", "d
 
 
 @contextmanager
-def s3_server(python: str = sys.executable) -> Iterator[str]:
+def s3_server(python: str | Path) -> Iterator[str]:
     """The address of a server process with a bucket `bucket`."""
     process = subprocess.Popen(
-        [python, "-c", SERVER], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        [str(python), "-c", SERVER], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )
     try:
         assert process.stdout is not None
