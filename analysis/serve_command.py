@@ -51,6 +51,8 @@ def serve(
     curve is fitted twice. With --no-refit nothing is written: the fits are those that `sparsing
     run`, or another `sparsing serve`, makes.
 
+    Prometheus finds the service through <store>/.targets/*.json, where it says its address.
+
     Only this machine is answered, unless --host says otherwise; then requests need a token, as
     `Authorization: Bearer TOKEN` or, in a browser, as the password. There is no encryption: across
     an open network put a proxy with TLS in front.
@@ -66,6 +68,7 @@ def serve(
     from analysis.follow import FollowedStudy
     from analysis.server import Server
     from analysis.service import application
+    from analysis.targets import announced
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     token = _token(token_file)
@@ -78,6 +81,7 @@ def serve(
             running.callback(signal.signal, number, before)
         followed = [FollowedStudy(store, refits=not no_refit) for store in stores]
         server = running.enter_context(Server(application(followed, token), host, port))
+        running.enter_context(announced(stores, host, server.port))
         for study in followed:
             running.enter_context(study)
         ids = [store.study_id for store in stores]
