@@ -100,10 +100,7 @@ class StoreCollector(Collector):
         yield _histogram(
             "sparsing_measure_seconds",
             "Wall time of the measurement of a checkpoint.",
-            {
-                each.study_id: each.measure_seconds.now(seen[each.study_id])
-                for each in self._studies
-            },
+            {study.study_id: study.measure_seconds.now(seen) for study, seen in studies},
             MEASURE_BUCKETS,
         )
 
