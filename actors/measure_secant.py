@@ -21,7 +21,8 @@ SLOPES = (0.25, 40.0)
 """Slopes believed: a chord outside measures noise."""
 
 SLOPE_SPREAD = 0.5
-"""Standard deviation of slopes around the one that is believed first."""
+"""Standard deviation of slopes around the one that is believed first; also how much a slope
+changes over a log-distance of 1."""
 
 LONGEST_STEP = 1.0
 
@@ -90,16 +91,18 @@ def solve(
 
 
 def _slope(seen: list[tuple[float, float]], believed: float, rough: float) -> float:
-    """The slope at the newest point: what is believed, and the shortest chord that says about as
-    much, each by its precision; the chord alone where it contradicts what is believed."""
+    """The slope at the newest point: what is believed, and the most telling chord, each by its
+    precision; the chord alone where it contradicts what is believed."""
     x, y = seen[-1]
-    shortest = rough / SLOPE_SPREAD**2
-    chords = [((y - value) / (x - at), abs(x - at)) for at, value in seen if abs(x - at) > shortest]
+    chords = [
+        (4 * rough / abs(x - at) + (SLOPE_SPREAD * (x - at)) ** 2, (y - value) / (x - at))
+        for at, value in seen
+        if at != x
+    ]
     if not chords:
         return believed
-    chord, distance = min(chords, key=lambda each: each[1])
+    variance, chord = min(chords)
     chord = min(max(chord, SLOPES[0]), SLOPES[1])
-    variances = SLOPE_SPREAD**2, 4 * rough / distance
-    if abs(chord - believed) > 3 * math.sqrt(sum(variances)):
+    if abs(chord - believed) > 3 * math.sqrt(SLOPE_SPREAD**2 + variance):
         return chord
-    return (believed * variances[1] + chord * variances[0]) / sum(variances)
+    return (believed * variance + chord * SLOPE_SPREAD**2) / (variance + SLOPE_SPREAD**2)
