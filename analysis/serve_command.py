@@ -43,9 +43,9 @@ def serve(
 ) -> None:
     """Serve each STUDY over HTTP, and refit its laws while it grows, until Ctrl-C.
 
-    A live page, JSON, Arrow tables, and /metrics for Prometheus; /openapi.json describes them. Reads
-    the store alone: works while the study runs, anywhere, and when nothing runs. The page of a study
-    is /studies/STUDY, of one of its runs /studies/STUDY#RUN.
+    A live page, JSON, Arrow tables, and /metrics for Prometheus; /openapi.json describes them.
+    Reads the store alone: works while the study runs, anywhere, and when nothing runs. The page of
+    a study is /studies/STUDY, of one of its runs /studies/STUDY#RUN.
 
     New measurements are fitted within about a second, and the fits appended to the store. Beside a
     `sparsing run` of the same study, whose own law service does that too, they take turns; no
