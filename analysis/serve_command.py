@@ -43,8 +43,9 @@ def serve(
 ) -> None:
     """Serve each STUDY over HTTP, and refit its laws while it grows, until Ctrl-C.
 
-    Pages, JSON, Arrow tables, and /metrics for Prometheus; /openapi.json describes them. Reads the
-    store alone: works while the study runs, anywhere, and when nothing runs.
+    A live page, JSON, Arrow tables, and /metrics for Prometheus; /openapi.json describes them.
+    Reads the store alone: works while the study runs, anywhere, and when nothing runs. The page of
+    a study is /studies/STUDY, of one of its runs /studies/STUDY#RUN.
 
     New measurements are fitted within about a second, and the fits appended to the store. Beside a
     `sparsing run` of the same study, whose own law service does that too, they take turns; no
@@ -54,8 +55,9 @@ def serve(
     Prometheus finds the service through <store>/.targets/*.json, where it says its address.
 
     Only this machine is answered, unless --host says otherwise; then requests need a token, as
-    `Authorization: Bearer TOKEN` or, in a browser, as the password. There is no encryption: across
-    an open network put a proxy with TLS in front.
+    `Authorization: Bearer TOKEN`; a browser asks for it once, in a form, and has a cookie for 30
+    days, or until the service is started with another token. There is no encryption: across an open
+    network put a proxy with TLS in front.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""Where the deployment's files are, and a real Prometheus server for its tests."""
+"""A real Prometheus server with the configuration of `deploy/`, for tests."""
 
 from __future__ import annotations
 
@@ -23,11 +23,10 @@ PROMETHEUS = DEPLOY / "prometheus"
 Query = Callable[[str], list[Any]]
 
 
-@pytest.fixture(scope="session")
-def prometheus_tools() -> None:
-    """Skips where Prometheus is not installed."""
-    if not (shutil.which("prometheus") and shutil.which("promtool")):
-        pytest.skip("needs Prometheus: `apt-get install prometheus`")
+needs_prometheus = pytest.mark.skipif(
+    not (shutil.which("prometheus") and shutil.which("promtool")),
+    reason="needs Prometheus: `apt-get install prometheus`",
+)
 
 
 def use_here(folder: Path, store: Path, token: str, seconds: float) -> Path:
@@ -72,8 +71,9 @@ def prometheus(config: Path) -> Iterator[Query]:
             with urllib.request.urlopen(f"http://{address}/api/v1/query?{encoded}") as answer:
                 return json.load(answer)["data"]["result"]
         except urllib.error.HTTPError as error:
-            assert error.code == 503, (text, error.read())
-            return []
+            if error.code == 503:  # it starts
+                return []
+            raise AssertionError(f"{text}: {error.read()!r}") from error
         except OSError:
             assert process.poll() is None, (config.parent / "prometheus.log").read_text()
             return []
