@@ -11,7 +11,7 @@ STUDY ?= quickstart
 # Where PyTorch publishes its CPU builds, for package indexes that have only the CUDA one.
 TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 
-.PHONY: install study test test-slow lint format bench clean
+.PHONY: install study s3-server test test-slow lint format bench clean
 
 install: .venv/installed-$(TORCH)
 
@@ -39,10 +39,18 @@ endif
 study: install
 	$(BIN)/sparsing run $(STUDY)
 
-test: .venv/installed-test
+# The S3 server that tests of object stores run against; without it they are skipped.
+s3-server: .venv-s3/installed
+
+.venv-s3/installed: requirements-s3.txt
+	test -x .venv-s3/bin/pip || $(PYTHON) -m venv .venv-s3
+	.venv-s3/bin/pip install -q -r requirements-s3.txt
+	@touch $@
+
+test: .venv/installed-test s3-server
 	$(BIN)/pytest -m "not slow"
 
-test-slow: .venv/installed-test
+test-slow: .venv/installed-test s3-server
 	$(BIN)/pytest -m slow --timeout 3600
 
 lint: .venv/installed-test

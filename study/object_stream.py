@@ -12,7 +12,6 @@ import hashlib
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import pyarrow as pa
 
@@ -35,15 +34,6 @@ from study.tables import TABLES
 
 ROUNDS = 20
 """So often a merge begins again because another writer or compactor was faster."""
-
-
-@dataclass(frozen=True)
-class Due:
-    """What a TableWriter takes for a log that is big and old enough to be sealed."""
-
-    log: Log
-    size: float = float("inf")
-    started: float = 0.0
 
 
 def stream_at(study: Place, table: str, run: str, stream: str) -> Stream | ObjectStream:
@@ -70,10 +60,20 @@ class ObjectStream:
         self._verified: set[Segment] = set()
         self._busy = threading.RLock()
 
+    tip = None
+    """There is no log that takes more than one commit."""
+
     @property
-    def tip(self) -> Due | None:
-        """A log that is due to be sealed, when a whole block of them is there; else None."""
-        return None if self._whole_block() is None else Due(Log(self.name, 0))
+    def is_sealing(self) -> bool:
+        """Whether a whole block of logs waits for `convert`."""
+        return self._whole_block() is not None
+
+    def convert(self) -> None:
+        """Make a segment of the first whole block of logs, if there is one."""
+        with self._busy:
+            self.look()
+            if (block := self._whole_block()) is not None:
+                self._make_segment(block)
 
     @contextmanager
     def locked(self, patience_seconds: float = 0.0) -> Iterator[None]:
@@ -98,7 +98,9 @@ class ObjectStream:
         if not self._is_known:
             self.look()
 
-    def append(self, ranges: Sequence[Range], batch: pa.RecordBatch) -> None:
+    def append(
+        self, ranges: Sequence[Range], batch: pa.RecordBatch, *, new_log: bool = True
+    ) -> None:
         """Put a commit; durable and visible when this returns. After `prepare`.
 
         Raises ObjectStoreError where that is not sure, or another writer has been here.

@@ -8,6 +8,7 @@ stream, however long ago the frame was made.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
@@ -17,7 +18,7 @@ import pyarrow as pa
 from polars.io.plugins import register_io_source
 
 from study.commits import read_file
-from study.log import Frame, decode, read_log
+from study.log import Frame, LogContent, counting, decode, read_log
 from study.object_partition import read_streams, segment_rows
 from study.objects import ObjectPath, Place, in_parallel
 from study.partition import StreamFiles, list_streams
@@ -30,6 +31,11 @@ Folders = Callable[[], dict[str, Place]]
 """Folder of each run's files, by run, in order."""
 
 
+def read_logs(folder: Path, files: StreamFiles) -> Iterator[LogContent]:
+    """What counts of a stream's logs, in their order."""
+    return counting(read_log(read_file(folder / log.name)[0]) for log in files.logs)
+
+
 def again_when_vanished(read: Callable[[], T]) -> T:
     """What `read` returns, called again while a file that it listed is gone when it opens it."""
     for _ in range(LISTINGS - 1):
@@ -38,6 +44,18 @@ def again_when_vanished(read: Callable[[], T]) -> T:
         except FileNotFoundError:
             continue
     return read()
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Where a table's rows are at one moment: each row once."""
+
+    segments: list[Path]
+    """Parquet files, of one run's stream after the other."""
+    tails: list[pa.Table]
+    """What is in no Parquet file yet; one table for each schema version."""
+    objects: list[ObjectPath]
+    """Parquet objects, in place of files where the store is on an object store."""
 
 
 class TableSource:
@@ -76,7 +94,21 @@ class TableSource:
 
         yield again_when_vanished(read)
 
+    def snapshot(self) -> Snapshot:
+        """What the rows are in now."""
+        return again_when_vanished(self._snapshot)
+
     def _rows(self, columns: list[str] | None, predicate: pl.Expr | None) -> pl.LazyFrame:
+        found = self._snapshot(predicate)
+        tails = [self._conform(rows) for rows in found.tails]
+        if not found.objects:
+            return pl.concat([self._segments(found.segments), *tails], how="vertical")
+        wanted = list(self.schema) if columns is None else self._wanted(columns, predicate)
+        read = in_parallel(lambda path: segment_rows(path, wanted), found.objects)
+        parts = [*map(self._conform, read), *tails]
+        return pl.concat([part.select(wanted) for part in parts], how="vertical")
+
+    def _snapshot(self, predicate: pl.Expr | None = None) -> Snapshot:
         segments: list[Path] = []
         objects: list[ObjectPath] = []
         logs: dict[bytes, list[Frame]] = {}
@@ -87,28 +119,18 @@ class TableSource:
                 objects += self._objects(folder, logs)
                 continue
             for files in list_streams(folder):
-                schema, frames = self._log(folder, files)
-                logs.setdefault(schema, []).extend(frames)
+                live = [each for each in read_logs(folder, files) if each.rows]
                 sealed = files.segments
                 if self._newest:
-                    sealed = sealed[-1:] if not frames else ()
+                    live, sealed = live[-1:], sealed[-1:] if not live else ()
+                for content in live:
+                    logs.setdefault(content.schema, []).extend(self._frames(content))
                 segments += [folder / segment.name for segment in sealed]
-        wanted = None if columns is None else self._wanted(columns, predicate)
-        read = in_parallel(lambda path: segment_rows(path, wanted), objects)
-        if objects:
-            remote = [self._conform(rows).select(wanted or list(self.schema)) for rows in read]
-            tails = [self._conform(decode(*each)) for each in logs.items() if each[1]]
-            tails = [tail.select(wanted or list(self.schema)) for tail in tails]
-            return pl.concat([*remote, *tails], how="vertical")
-        tails = [self._conform(decode(*each)) for each in logs.items() if each[1]]
-        return pl.concat([self._segments(segments), *tails], how="vertical")
+        return Snapshot(segments, [decode(*each) for each in logs.items() if each[1]], objects)
 
-    def _log(self, folder: Path, files: StreamFiles) -> tuple[bytes, list[Frame]]:
-        if files.log is None:
-            return b"", []
-        content = read_log(read_file(folder / files.log.name)[0])
+    def _frames(self, content: LogContent) -> list[Frame]:
         frames = [frame for frame in content.commits if frame.rows]
-        return content.schema, frames[-1:] if self._newest else frames
+        return frames[-1:] if self._newest else frames
 
     def _objects(self, folder: ObjectPath, logs: dict[bytes, list[Frame]]) -> Iterator[ObjectPath]:
         """A partition's segments; the commits of its logs are put into `logs`."""
