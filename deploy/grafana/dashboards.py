@@ -127,6 +127,7 @@ def operators() -> Any:
             "A run that trains writes at each step; 15 minutes without is an alert.",
             "s",
             (of_run("sparsing_run_age_seconds"), "{{run}}"),
+            (of_run("sparsing_store_commit_seconds"), "{{run}} commit"),
         ),
         lines(
             "Age of the newest checkpoint",
