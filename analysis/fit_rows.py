@@ -70,16 +70,20 @@ class Job:
     code_version: str
 
 
-def fit_rows(jobs: list[Job]) -> Generator[tuple[Job, dict[str, Any]]]:
-    """The row of the `fits` table for each job, in order; closing it leaves the others undone."""
+Outcome = dict[str, Any] | Exception
+"""A row of the `fits` table, or what the fit raised: one curve must not keep others from theirs."""
+
+
+def fit_rows(jobs: list[Job]) -> Generator[tuple[Job, Outcome]]:
+    """The outcome of each job, in order; closing it leaves the others undone."""
     if len(jobs) < PARALLEL_FROM:
         for job in jobs:
-            yield job, fit_row(job)
+            yield job, _outcome(job)
         return
     # Not by fork: the caller's threads, polars' and the store's among them, would hang in a copy.
     pool = ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), _leave_interrupts_to_parent)
     try:
-        yield from zip(jobs, pool.map(fit_row, jobs, chunksize=8), strict=True)
+        yield from zip(jobs, pool.map(_outcome, jobs, chunksize=8), strict=True)
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -87,6 +91,13 @@ def fit_rows(jobs: list[Job]) -> Generator[tuple[Job, dict[str, Any]]]:
 def _leave_interrupts_to_parent() -> None:
     """Ctrl-C reaches all processes of a terminal; what it means is for the parent to say."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _outcome(job: Job) -> Outcome:
+    try:
+        return fit_row(job)
+    except Exception as error:
+        return error
 
 
 def fit_row(job: Job) -> dict[str, Any]:

@@ -19,6 +19,7 @@ import polars as pl
 from analysis.fit_rows import Curve, Job, fit_rows
 from study.commits import stream_lock
 from study.definition import Study
+from study.errors import SparsingError
 from study.partition import State
 from study.plan import Run, plan_runs
 from study.store import StudyStore
@@ -59,7 +60,8 @@ class Refitter:
         """Fit every run whose curve changed since its newest fit; returns the fits appended.
 
         While another refitter of the study is at work, this one waits for its end. Raises
-        StoreError when the store takes no rows.
+        StoreError when the store takes no rows, and SparsingError, after all other runs are done,
+        for curves whose fit failed.
         """
         if not self.look():
             return 0
@@ -115,14 +117,21 @@ class Refitter:
     def _fit_waiting(self) -> int:
         jobs = [job for each in self._waiting.values() for job in each]
         appended = 0
+        failed: list[tuple[Job, Exception]] = []
         with closing(fit_rows(jobs)) as fitted:
             for _, of_run in groupby(fitted, key=lambda done: done[0].curve.run):
-                appended += self._append(list(of_run))
+                done = list(of_run)
+                errors = [(job, made) for job, made in done if isinstance(made, Exception)]
+                failed += errors
+                if not errors:
+                    appended += self._append(done)
                 if self._stopping.is_set():
                     break
+        if failed:
+            raise SparsingError("\n".join(_said(*each) for each in failed)) from failed[0][1]
         return appended
 
-    def _append(self, done: list[tuple[Job, dict[str, Any]]]) -> int:
+    def _append(self, done: list[tuple[Job, Any]]) -> int:
         curve = done[0][0].curve
         with self._store.writer("fits", run=curve.run, attempt=curve.attempt) as writer:
             for _, row in done:
@@ -171,6 +180,11 @@ class Refitter:
             for law in wanted
             if self._fitted.get((run.id, law)) != key(curve)
         ]
+
+
+def _said(job: Job, error: Exception) -> str:
+    what = str(error) or type(error).__name__
+    return f"{job.curve.run}: the fit of law {job.law} failed, and is tried again: {what}"
 
 
 def laws_of(study: Study, run: Run) -> list[str]:

@@ -8,9 +8,11 @@ import numpy as np
 import polars as pl
 import pytest
 
+from analysis import fit_rows as fit_rows_module
 from analysis.fit_rows import Job, fit_again, fit_rows
 from analysis.refit import Refitter, newest_fits, read_curves, refit
 from study.definition import Study
+from study.errors import SparsingError
 from study.plan import Run, plan_runs
 from study.store import StudyStore
 
@@ -292,3 +294,24 @@ def test_a_stopped_refitter_leaves_the_rest_to_the_next(store) -> None:
     stopped.stop()
     assert stopped.refit() == 1
     assert refit(store, code_version="test") == 1
+
+
+def test_a_curve_that_cannot_be_fitted_keeps_no_other_from_its_fit(store, monkeypatch):
+    bad, good = plan_runs(store.study)
+    for run in (bad, good):
+        measure(store, run, [100, 200, 400, 600, 800])
+    real = fit_rows_module.fit_curve
+
+    def broken(tokens, ratios, *, law, **rest):
+        if law == "relu":
+            raise FloatingPointError("overflow")
+        return real(tokens, ratios, law=law, **rest)
+
+    monkeypatch.setattr(fit_rows_module, "fit_curve", broken)
+    refitter = Refitter(store, code_version="test")
+    with pytest.raises(SparsingError, match=rf"{bad.id}: the fit of law relu failed.*overflow"):
+        refitter.refit()
+    assert newest_fits(store)["run"].to_list() == [good.id]
+    monkeypatch.undo()
+    assert refitter.refit() == 1
+    assert newest_fits(store)["run"].to_list() == [bad.id, good.id]
