@@ -35,24 +35,29 @@ def trained(
     return Subject(model, model, config.vocabulary_size, device)
 
 
+LLAMA_NAMES = {
+    "attention.w_o": "self_attn.o_proj",
+    "ffn.w_gate": "mlp.gate_proj",
+    "ffn.w_in": "mlp.up_proj",
+    "ffn.w_out": "mlp.down_proj",
+    "attention_norm": "input_layernorm",
+    "ffn_norm": "post_attention_layernorm",
+}
+"""Parts of our layers under the names of LLaMA's."""
+
+
 def llama_weights(model: Transformer) -> dict[str, Tensor]:
-    """Our weights under the names that LLaMA-like `transformers` models use."""
-    weights = {
-        "model.embed_tokens.weight": model.embedding.weight,
-        "model.norm.weight": model.norm.weight,
+    """Copies of our weights under the names that LLaMA-like `transformers` models use."""
+    ours = model.state_dict()
+    theirs = {
+        "model.embed_tokens.weight": ours["embedding.weight"],
+        "model.norm.weight": ours["norm.weight"],
     }
-    for i, layer in enumerate(model.layers):
-        q, k, v = layer.attention.w_qkv.weight.chunk(3)
+    for i in range(model.config.layers):
         prefix = f"model.layers.{i}."
-        weights |= {
-            f"{prefix}self_attn.q_proj.weight": q,
-            f"{prefix}self_attn.k_proj.weight": k,
-            f"{prefix}self_attn.v_proj.weight": v,
-            f"{prefix}self_attn.o_proj.weight": layer.attention.w_o.weight,
-            f"{prefix}mlp.gate_proj.weight": layer.ffn.w_gate.weight,
-            f"{prefix}mlp.up_proj.weight": layer.ffn.w_in.weight,
-            f"{prefix}mlp.down_proj.weight": layer.ffn.w_out.weight,
-            f"{prefix}input_layernorm.weight": layer.attention_norm.weight,
-            f"{prefix}post_attention_layernorm.weight": layer.ffn_norm.weight,
-        }
-    return {name: weight.detach().clone() for name, weight in weights.items()}
+        parts = ours[f"layers.{i}.attention.w_qkv.weight"].chunk(3)
+        for part, weight in zip("qkv", parts, strict=True):
+            theirs[f"{prefix}self_attn.{part}_proj.weight"] = weight
+        for name, other in LLAMA_NAMES.items():
+            theirs[f"{prefix}{other}.weight"] = ours[f"layers.{i}.{name}.weight"]
+    return {name: weight.clone() for name, weight in theirs.items()}
