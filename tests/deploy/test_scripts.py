@@ -1,13 +1,10 @@
 from __future__ import annotations
 
-import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import sysconfig
-import time
 from pathlib import Path
 from typing import Any
 
@@ -83,70 +80,3 @@ def test_ray_accepts_the_cluster_yaml():
     done = run(sys.executable, "-c", check, "/dev/stdin", input=yaml.safe_dump(wrong))
     assert done.returncode != 0
     assert "head_start_commands" in done.stderr
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def start_lines(key: str) -> str:
-    """The line of the YAML that starts Ray, as this machine runs it."""
-    (line,) = (each for each in yaml.safe_load(CLUSTER.read_text())[key] if "start-node" in each)
-    line = line.replace("source /shared/sparsing-code/.venv/bin/activate", "true")
-    line = line.replace("--autoscaling-config ~/ray_bootstrap_config.yaml", "")
-    return line.replace("/shared/sparsing-code/deploy", str(DEPLOY))
-
-
-@pytest.mark.slow
-def test_the_start_commands_make_a_cluster_that_wants_its_token(tmp_path):
-    """A head and two raylets of this machine, by the lines of the YAML."""
-    folder = Path(f"/tmp/sparsing-{os.getpid()}")
-    port, dashboard = free_port(), free_port()
-    token = tmp_path / "token"
-    token.write_text("0123456789abcdef" * 4)
-    token.chmod(0o600)
-    environment = os.environ | {
-        "PATH": f"{SCRIPTS}:{os.environ['PATH']}",
-        "RAY_AUTH_TOKEN_PATH": str(token),
-        "RAY_HEAD_IP": f"127.0.0.1:{port}",
-        "SPARSING_RAY_PORT": str(port),
-        "SPARSING_DASHBOARD_PORT": str(dashboard),
-    }
-    here = f"--node-ip-address 127.0.0.1 --object-store-memory {100 * 2**20} --block"
-    lines = [
-        f"{start_lines('head_start_ray_commands')} {here} --temp-dir {folder}",
-        f"{start_lines('worker_start_ray_commands')} {here} --num-cpus 2",
-        f"{start_lines('worker_start_ray_commands')} {here} --num-cpus 3",
-    ]
-    ask = "import json, ray; ray.init('auto'); print(json.dumps(ray.cluster_resources()))"
-    asking = environment | {"RAY_ADDRESS": f"127.0.0.1:{port}", "RAY_AUTH_MODE": "token"}
-    processes = []
-    try:
-        for number, line in enumerate(lines):
-            log = (tmp_path / f"node-{number}.log").open("w")
-            each = environment | {"SPARSING_METRICS_PORT": str(free_port())}
-            processes.append(
-                subprocess.Popen(
-                    ["bash", "-c", line], env=each, stdout=log, stderr=log, start_new_session=True
-                )
-            )
-            time.sleep(8)
-        deadline = time.monotonic() + 120
-        found: dict[str, float] = {}
-        said = ""
-        while found.get("CPU") != 5:
-            assert time.monotonic() < deadline, f"{found} {said}"
-            done = run(sys.executable, "-c", ask, env=asking)
-            said = done.stderr
-            found = json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else {}
-        refused = run(sys.executable, "-c", ask, env=asking | {"RAY_AUTH_TOKEN": "another" * 8})
-        assert refused.returncode != 0
-        assert "oken" in refused.stderr
-    finally:
-        for process in processes:
-            os.killpg(process.pid, 15)
-        for process in processes:
-            process.wait(timeout=60)
-        shutil.rmtree(folder, ignore_errors=True)
