@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from pathlib import Path
 
 import polars as pl
 
+from study.objects import ObjectPath, Place
 from study.partition import LOG, list_names
 from study.store import StudyStore
 
@@ -32,8 +32,11 @@ def _delay(store: StudyStore, run: str) -> float | None:
     return max(0.0, max(written.values()) - oldest.timestamp())
 
 
-def _log_times(folder: Path) -> dict[str, float]:
+def _log_times(folder: Place) -> dict[str, float]:
     """When each live log of a partition was last written to."""
+    if isinstance(folder, ObjectPath):
+        objects = folder.list()[0]
+        return {name: stat.st_mtime for name, stat in objects.items() if LOG.fullmatch(name)}
     times = {}
     for name in list_names(folder):
         if LOG.fullmatch(name):
