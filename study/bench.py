@@ -24,6 +24,7 @@ BENCHMARKS = {
     "interval": "actors.bench_interval",
     "fit": "analysis.bench_fit",
     "ffn": "actors.bench_ffn",
+    "store": "study.bench_store",
 }
 
 
@@ -107,6 +108,7 @@ def bench(name: str, repeats: int, as_json: bool) -> None:
       sparsing bench interval         how often intervals of activation ratios hold the truth
       sparsing bench fit --json
       sparsing bench ffn --repeats 15
+      sparsing bench store            appends against MLflow and TensorBoard, queries; takes minutes
     """
     cases: list[Case] = importlib.import_module(BENCHMARKS[name]).cases(repeats)
     if as_json:
