@@ -23,6 +23,7 @@ BENCHMARKS = {
     "metric": "actors.bench_metric",
     "interval": "actors.bench_interval",
     "fit": "analysis.bench_fit",
+    "serve": "analysis.bench_serve",
     "ffn": "actors.bench_ffn",
     "decode": "actors.bench_decode",
 }
@@ -107,6 +108,7 @@ def bench(name: str, repeats: int, as_json: bool) -> None:
       sparsing bench metric           CETT-PPL-1% against nested bisection; takes minutes
       sparsing bench interval         how often intervals of activation ratios hold the truth
       sparsing bench fit --json
+      sparsing bench serve            the live page, JSON, /metrics and Arrow; takes minutes
       sparsing bench ffn --repeats 15
       sparsing bench decode           tokens per second, sparse against dense and transformers
     """
