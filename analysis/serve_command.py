@@ -52,6 +52,8 @@ def serve(
     curve is fitted twice. With --no-refit nothing is written: the fits are those that `sparsing
     run`, or another `sparsing serve`, makes.
 
+    Prometheus finds the service through <store>/.targets/*.json, where it says its address.
+
     Only this machine is answered, unless --host says otherwise; then requests need a token, as
     `Authorization: Bearer TOKEN`; a browser asks for it once, in a form, and has a cookie for 30
     days, or until the service is started with another token. There is no encryption: across an open
@@ -68,6 +70,7 @@ def serve(
     from analysis.follow import FollowedStudy
     from analysis.server import Server
     from analysis.service import application
+    from analysis.targets import announced
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     token = _token(token_file)
@@ -80,6 +83,7 @@ def serve(
             running.callback(signal.signal, number, before)
         followed = [FollowedStudy(store, refits=not no_refit) for store in stores]
         server = running.enter_context(Server(application(followed, token), host, port))
+        running.enter_context(announced(stores, host, server.port))
         for study in followed:
             running.enter_context(study)
         ids = [store.study_id for store in stores]
