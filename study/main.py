@@ -24,6 +24,7 @@ COMMANDS = {
     "doctor": "study.commands:doctor",
     "run": "actors.commands:run",
     "measure": "actors.measure_command:measure",
+    "generate": "actors.generate_command:generate",
     "data": "actors.data.commands:data",
     "laws": "analysis.commands:laws",
     "predict": "analysis.commands:predict",
