@@ -230,7 +230,7 @@ def search_cett(probes: Sequence[Probe], p_percent: float, guess: Found | None =
         log_cett = math.log(guess.cett)
     noise = roughness(probes[0].choose.effective_tokens, p_percent)
     log_cett, slope = find(
-        whole, log_cett, rough=noise, tolerance=max(CLOSE, FIRST_SLOPE * noise / 2)
+        whole, log_cett, rough=noise, tolerance=max(CLOSE, FIRST_SLOPE * noise / 4)
     )
     found = Found(cett=math.exp(log_cett))
     drawn = [probe.cett_drawn(found.cett) for probe in probes]
