@@ -69,4 +69,4 @@ bench: install
 	$(BIN)/sparsing bench fit
 
 clean:
-	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-s3 build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

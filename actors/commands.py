@@ -13,7 +13,7 @@ import click
 from study.errors import RunsFailedError, SparsingError
 from study.load import load_study
 from study.options import store_option
-from study.store import StudyStore
+from study.store import StudyStore, need_folder
 
 
 @click.command()
@@ -39,7 +39,7 @@ def run(study: str, root: str, address: str | None, metrics_port: int, as_json: 
     """
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     definition = load_study(study)
-    study_store = StudyStore.create(root, definition)
+    study_store = StudyStore.create(need_folder(root), definition)
     with only_controller(study_store):
         from actors.conductor import conduct
 

@@ -12,9 +12,9 @@ import pyarrow as pa
 from study.coverage import Coverage, Range
 from study.errors import DamagedError
 from study.log import encode_start
-from study.object_partition import ObjectFiles, footer_of, read_object, streams_of, verified_rows
+from study.object_partition import footer_of, read_object, verified_rows
 from study.objects import ObjectPath, Stat, in_parallel
-from study.partition import Log, Segment
+from study.partition import Log, Segment, StreamFiles, resolve
 from study.segments import VERSION, parquet_bytes
 from study.tables import TABLES, Table
 
@@ -35,7 +35,7 @@ def check_objects(folder: ObjectPath, table: str) -> Checked:
     """Read every byte of a partition; FileNotFoundError when one is removed meanwhile."""
     stats = folder.list()[0]
     checked = Checked(stats=stats)
-    for files in streams_of(list(stats)):
+    for files in resolve(stats):
         _check_stream(checked, folder, TABLES[table], files)
     known = {file.name for file in checked.files}
     said = "no object of the store; no reader of ours looks at it"
@@ -43,7 +43,7 @@ def check_objects(folder: ObjectPath, table: str) -> Checked:
     return checked
 
 
-def _check_stream(checked: Checked, folder: ObjectPath, table: Table, files: ObjectFiles) -> None:
+def _check_stream(checked: Checked, folder: ObjectPath, table: Table, files: StreamFiles) -> None:
     checked.files += [*files.segments, *files.logs, *files.superseded]
     if files.problem:
         checked.findings.append(("", "missing", files.problem))
@@ -112,13 +112,13 @@ def repair_objects(folder: ObjectPath, table: str, removed: ObjectPath) -> Itera
             (folder / file.name).replace_by(encode_start(schema))
             yield f"{file.name}: damaged; its rows are lost, an empty log stands for it"
             continue
-        content = _remains(folder, schema, file, streams_of(list(checked.stats)))
+        content = _remains(folder, schema, file, resolve(checked.stats))
         digest = hashlib.sha256(content).hexdigest()[:16]
         new = Segment(file.stream, file.first, file.last, digest)
         (folder / new.name).replace_by(content)
         (folder / file.name).delete()
         yield f"{file.name}: its digest is wrong; {new.name} stands for it"
-    for files in streams_of(list(folder.list()[0])):
+    for files in resolve(folder.list()[0]):
         for old in files.superseded:
             (removed / old.name).replace_by((folder / old.name).read_bytes())
             (folder / old.name).delete()
@@ -132,7 +132,7 @@ def repair_objects(folder: ObjectPath, table: str, removed: ObjectPath) -> Itera
 
 
 def _remains(
-    folder: ObjectPath, schema: pa.Schema, lost: Segment, streams: list[ObjectFiles]
+    folder: ObjectPath, schema: pa.Schema, lost: Segment, streams: list[StreamFiles]
 ) -> bytes:
     """A segment of what the segments that a damaged one replaced still hold."""
     (files,) = [each for each in streams if each.stream == lost.stream]

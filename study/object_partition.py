@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import lru_cache
 
 import pyarrow as pa
@@ -23,37 +22,13 @@ from study.coverage import Range
 from study.errors import DamagedError
 from study.log import LogContent, read_log
 from study.objects import ObjectPath, Stat, in_parallel
-from study.partition import Log, Segment, resolve
+from study.partition import LISTINGS, Segment, StreamFiles, resolve
 from study.segments import read_footer
 
 SMALLEST_BLOCK, LARGEST_BLOCK = 16, 512
 """Generations in a block: at first, and at most; between, about an eighth of all before it."""
 LOOKS = 50
 """So often what changes while it is read is read again."""
-LISTINGS = 5
-"""So often a hole is looked at again before it is called damage."""
-
-
-@dataclass(frozen=True)
-class ObjectFiles:
-    """The objects of one stream, in the order of their generations."""
-
-    stream: str
-    segments: tuple[Segment, ...]
-    logs: tuple[Log, ...]
-    """Generations behind the segments, one commit each."""
-    superseded: tuple[Segment | Log, ...]
-    problem: str | None
-
-    @property
-    def next_sealed(self) -> int:
-        """The first generation that is in no segment."""
-        return self.segments[-1].last + 1 if self.segments else 0
-
-    @property
-    def next_generation(self) -> int:
-        """The first generation that is not there yet."""
-        return self.logs[-1].generation + 1 if self.logs else self.next_sealed
 
 
 def block_of(generation: int) -> Range:
@@ -65,43 +40,21 @@ def block_of(generation: int) -> Range:
     return first, first + size - 1
 
 
-def streams_of(names: Sequence[str]) -> list[ObjectFiles]:
-    """The streams of a partition with objects of these names, sorted."""
-    logs: dict[str, list[Log]] = {}
-    for log in filter(None, map(Log.parse, names)):
-        logs.setdefault(log.stream, []).append(log)
-    sealed = {files.stream: files for files in resolve(n for n in names if Segment.parse(n))}
-    found = []
-    for stream in sorted(sealed.keys() | logs.keys()):
-        files = sealed.get(stream)
-        segments = files.segments if files else ()
-        at = segments[-1].last + 1 if segments else 0
-        here = sorted(logs.get(stream, ()), key=lambda log: log.generation)
-        live = tuple(log for log in here if log.generation >= at)
-        old = (*(files.superseded if files else ()), *here[: len(here) - len(live)])
-        problem = files.problem if files else None
-        missing = [g for g, log in enumerate(live, at) if log.generation != g]
-        if missing and not problem:
-            problem = f"stream {stream}: generation {missing[0]} is missing"
-        found.append(ObjectFiles(stream, segments, live, old, problem))
-    return found
-
-
 Stats = Mapping[str, Stat]
-Read = list[tuple[ObjectFiles, list[LogContent]]]
+Read = list[tuple[StreamFiles, list[LogContent]]]
 """Streams, each with the content of its logs."""
 
 
-def list_objects(folder: ObjectPath, stream: str | None = None) -> list[ObjectFiles]:
+def list_objects(folder: ObjectPath, stream: str | None = None) -> list[StreamFiles]:
     """The streams of a partition, or one; DamagedError where one has a hole."""
     return _listed(folder, stream)[0]
 
 
-def _listed(folder: ObjectPath, stream: str | None) -> tuple[list[ObjectFiles], Stats]:
+def _listed(folder: ObjectPath, stream: str | None) -> tuple[list[StreamFiles], Stats]:
     problems: list[str] = []
     for _ in range(LISTINGS):  # one listing of many pages may miss what is replaced meanwhile
         objects = folder.list()[0]
-        found = [f for f in streams_of(list(objects)) if stream in (None, f.stream)]
+        found = [f for f in resolve(objects) if stream in (None, f.stream)]
         problems = [files.problem for files in found if files.problem]
         if not problems:
             return found, objects
@@ -128,7 +81,7 @@ def read_streams(folder: ObjectPath, stream: str | None = None) -> Read:
     raise FileNotFoundError(f"{folder}: its objects change faster than they can be read")
 
 
-def _contents(folder: ObjectPath, files: ObjectFiles, stats: Stats) -> list[LogContent]:
+def _contents(folder: ObjectPath, files: StreamFiles, stats: Stats) -> list[LogContent]:
     paths = [(folder / log.name, stats[log.name]) for log in files.logs]
     return in_parallel(lambda each: read_object(*each), paths)
 

@@ -19,7 +19,6 @@ from study import commits
 from study.coverage import Coverage, Range
 from study.log import LogContent, decode, encode_commit, encode_start, read_log
 from study.object_partition import (
-    ObjectFiles,
     block_of,
     footer_of,
     list_objects,
@@ -27,7 +26,7 @@ from study.object_partition import (
     verified_rows,
 )
 from study.objects import ObjectPath, ObjectStoreError, Place, in_parallel
-from study.partition import Log, Segment
+from study.partition import Log, Segment, StreamFiles
 from study.segments import joint_schema, parquet_bytes
 from study.stream import Stream
 from study.tables import TABLES
@@ -54,7 +53,7 @@ class ObjectStream:
         self.coverage = Coverage()
         """Sequence numbers that are durable."""
         self._schema = TABLES[table].schema
-        self._files = _nothing(stream)
+        self._files = StreamFiles(stream)
         self._is_known = False
         self._known: set[Segment] = set()
         self._verified: set[Segment] = set()
@@ -85,7 +84,7 @@ class ObjectStream:
         """Take note of what is there by now, by whomever."""
         with self._busy:
             read = read_streams(self.folder, self.name)
-            files, contents = read[0] if read else (_nothing(self.name), [])
+            files, contents = read[0] if read else (StreamFiles(self.name), [])
             for segment in files.segments:
                 if segment not in self._known:
                     self.coverage.update(footer_of(self.folder / segment.name)[1])
@@ -169,7 +168,7 @@ class ObjectStream:
         """Put a segment of these generations, then remove what it holds."""
         first, last = generations
         read = read_streams(self.folder, self.name)
-        files, contents = read[0] if read else (_nothing(self.name), [])
+        files, contents = read[0] if read else (StreamFiles(self.name), [])
         segments = [each for each in files.segments if first <= each.first]
         logs = [c for log, c in zip(files.logs, contents, strict=True) if log.generation <= last]
         until = files.logs[len(logs) - 1].generation if logs else files.next_sealed - 1
@@ -204,7 +203,7 @@ class ObjectStream:
         """Remove what segments hold, once these are seen to be there and whole."""
         found = list_objects(self.folder, self.name)
         known = self._files.next_generation
-        self._files = found[0] if found else _nothing(self.name)
+        self._files = found[0] if found else StreamFiles(self.name)
         self._is_known &= self._files.next_generation == known
         old = self._files.superseded
         if old:
@@ -213,10 +212,6 @@ class ObjectStream:
                     verified_rows(self.folder / segment.name, segment)
                     self._verified.add(segment)
             in_parallel(lambda file: (self.folder / file.name).delete(), old)
-
-
-def _nothing(stream: str) -> ObjectFiles:
-    return ObjectFiles(stream, (), (), (), None)
 
 
 def _commit(batch: pa.RecordBatch, ranges: Sequence[Range]) -> bytes:

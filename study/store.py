@@ -34,7 +34,7 @@ from ruamel.yaml.representer import SafeRepresenter
 from study import commits
 from study.definition import Study
 from study.errors import DamagedError, DefinitionError, NotFoundError, SparsingError
-from study.object_partition import ObjectFiles, footer_of, list_objects, read_streams
+from study.object_partition import footer_of, list_objects, read_streams
 from study.object_stream import stream_at
 from study.objects import ObjectPath, Place, in_parallel, place_of
 from study.partition import State, StreamFiles, list_streams, partition_state
@@ -63,12 +63,7 @@ class StudyStore:
 
         For what is made of files that are written in place: checkpoints and prepared data.
         """
-        if not isinstance(self.place, Path):
-            raise DefinitionError(
-                f"{self.place}: checkpoints and prepared data need a folder that every node sees; "
-                "train with --store FOLDER (tables, laws and reports may be on an object store)"
-            )
-        return self.place
+        return need_folder(self.place)
 
     @property
     def study_id(self) -> str:
@@ -225,6 +220,17 @@ class StudyStore:
         )
 
 
+def need_folder(root: str | Place) -> Path:
+    """Where checkpoints and prepared data can be; DefinitionError for an object store."""
+    place = place_of(root)
+    if not isinstance(place, Path):
+        raise DefinitionError(
+            f"{place}: checkpoints and prepared data need a folder that every node sees; "
+            "train with --store FOLDER (tables, laws and reports may be on an object store)"
+        )
+    return place
+
+
 def list_studies(root: str | Place) -> list[str]:
     """Ids of the studies in a store, sorted; empty when the store is not there yet."""
     folder = place_of(root)
@@ -247,7 +253,7 @@ def _place_of_study(root: str | Place, selector: str | Place) -> Place:
     return place_of(root) / _select(place_of(root), str(selector))
 
 
-def _streams_in(folder: Place) -> Sequence[StreamFiles | ObjectFiles]:
+def _streams_in(folder: Place) -> Sequence[StreamFiles]:
     return list_streams(folder) if isinstance(folder, Path) else list_objects(folder)
 
 

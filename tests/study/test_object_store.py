@@ -207,6 +207,7 @@ def test_two_writers_of_one_stream_double_nothing(store):
     assert check_store(store).damage == []
 
 
+@pytest.mark.slow
 def test_what_a_belated_writer_puts_behind_a_segment_is_not_acknowledged_there(store):
     append(store, range(5))
     belated = store.writer("steps", run="r", attempt=1, commit_seconds=0.001)
@@ -305,6 +306,11 @@ def test_commands_work_on_an_object_store(net, store):
 def test_training_says_that_it_needs_a_folder(store):
     with pytest.raises(DefinitionError, match="need a folder"):
         _ = store.path
+    root = f"{store.place.parent}/none"
+    refused = CliRunner().invoke(cli, ["run", "quickstart", "--store", root])
+    assert isinstance(refused.exception, DefinitionError)
+    assert "need a folder" in str(refused.exception)
+    assert list_studies(root) == []
 
 
 def test_addresses():

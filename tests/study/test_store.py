@@ -105,8 +105,9 @@ def test_words_that_would_leave_the_folder_are_refused(tmp_path, word):
 
 
 def test_a_remote_store_is_refused_with_what_to_give_instead():
-    with pytest.raises(DefinitionError, match="mounted folder"):
-        list_studies("s3://bucket/store")
+    for remote in ("ftp://host/store", "hdfs://host/store"):
+        with pytest.raises(DefinitionError, match="neither a folder nor like s3://bucket/prefix"):
+            list_studies(remote)
 
 
 @pytest.mark.parametrize("table", TABLES)
