@@ -20,11 +20,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from actors.checkpoint_folders import MARKER
 from actors.engine import Engine
 from actors.model import ModelConfig, Transformer
 from study.errors import NotFoundError, SparsingError
-
-MARKER = "checkpoint.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,17 +45,6 @@ class Checkpoint:
     def bytes(self) -> int:
         """Size of all tensor files."""
         return sum(self.files.values())
-
-
-def checkpoint_folder(study_path: str | Path, run_id: str, step: int) -> Path:
-    """Folder of a run's checkpoint at a step."""
-    return Path(study_path) / "checkpoints" / run_id / f"step-{step:09d}"
-
-
-def complete_steps(study_path: str | Path, run_id: str) -> list[int]:
-    """Steps of a run's complete checkpoints, increasing."""
-    folder = Path(study_path) / "checkpoints" / run_id
-    return sorted(int(marker.parent.name[5:]) for marker in folder.glob(f"step-*/{MARKER}"))
 
 
 def write_shard(engine: Engine, folder: Path, rank: int, world_size: int) -> None:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import click
 
-from study.errors import RunsFailedError, SparsingError
+from study.errors import RunsFailedError
 from study.load import load_study
 from study.options import store_option
 from study.store import StudyStore
@@ -40,10 +37,9 @@ def run(study: str, root: str, address: str | None, metrics_port: int, as_json: 
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     definition = load_study(study)
     study_store = StudyStore.create(root, definition)
-    with only_controller(study_store):
-        from actors.conductor import conduct
+    from actors.conduct import conduct
 
-        failed = conduct(study_store, address, metrics_port)
+    failed = conduct(study_store, address, metrics_port)
     from analysis.report import write_report
 
     report = write_report(study_store)
@@ -58,21 +54,3 @@ def run(study: str, root: str, address: str | None, metrics_port: int, as_json: 
         raise RunsFailedError(
             f"{len(failed)} runs failed; the same command again tries them again\n{listed}"
         )
-
-
-@contextmanager
-def only_controller(store: StudyStore) -> Iterator[None]:
-    """Hold the study's lock on this machine: one controller at a time.
-
-    Raises:
-        SparsingError: another `sparsing run` of this study is at work.
-    """
-    with (store.path / ".controller.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise SparsingError(
-                f"another `sparsing run` of {store.study_id} is at work; "
-                f"see it with: sparsing watch {store.study_id}"
-            ) from None
-        yield

@@ -2,29 +2,38 @@
 
     planned -> waiting -> training -> measuring -> done
                   ^          |
-                  +-- failure with progress      -> failed
+                  +-- failure with progress      -> failed, or stopped
 
 What survives lives in the store: which checkpoints are complete, which are measured, which
-attempt is the newest. A controller that is started again finds all of it there. It never waits:
-every `tick` asks Ray what is ready and goes on.
+attempt is the newest. A controller that is started again finds all of it there. `tick` asks Ray
+what is ready, goes on with it, and never waits; `wait` returns when there may be more.
+
+Runs that wait for room ask Ray for it one or two at a time, so that the studies of a cluster get
+what becomes free in turns, and in their order. Measurers have GPUs of their own.
 """
 
 from __future__ import annotations
 
 import logging
+import math
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import polars as pl
 import ray
 
-from actors.checkpoints import complete_steps
-from actors.gang import Gang, cluster_has_gpus, worker_environment
-from actors.measurer import Measurer
-from actors.shard import Assignment
-from study.definition import Study
+from actors.assignment import Assignment
+from actors.checkpoint_folders import complete_steps
+from actors.cluster import cluster_has_gpus, missing, nodes_of_cluster, shard_bundle
+from actors.gang import Gang, remove_leftovers, worker_environment
+from actors.remote_class import remote_class
+from study.definition import Resources, Study
 from study.errors import SparsingError
-from study.plan import Run, plan_runs
+from study.lease import Lease
+from study.plan import Run, plan_runs, training_flops
+from study.requests import stopped_runs
 from study.status import ENDED
 from study.store import StudyStore
 
@@ -32,6 +41,14 @@ log = logging.getLogger("sparsing.controller")
 
 RESTARTS_WITHOUT_PROGRESS = 2
 """A run that fails more often than this without a new checkpoint in between is failed."""
+PLACEMENTS_AT_ONCE = 2
+"""Gangs that ask for room at the same time: two, so that what becomes free is taken at once."""
+LOOK_SECONDS = 1.0
+"""Between looks at what does not report by itself: new checkpoints, requests in the store."""
+ROOM_SECONDS = 10.0
+"""Between looks at whether a waiting run fits on the cluster at all."""
+
+Measurer = remote_class("actors.measurer", "Measurer", ("measure_live", "measure_final"))
 
 
 @dataclass
@@ -47,6 +64,8 @@ class RunProgress:
     final_measured: bool = False
     failures_without_progress: int = 0
     checkpoints_at_start: int = 0
+    checkpoints: list[int] = field(default_factory=list)
+    """Steps of the complete ones, as they were seen last."""
 
 
 class Controller:
@@ -55,15 +74,30 @@ class Controller:
     Args:
         store: the study's store, on a file system that every node sees.
         data_path: the prepared data, likewise.
+        lease: of the study, which is checked before everything that is written or started.
+        gang, measurer: what trains and measures; others than ours only to time the controller.
     """
 
-    def __init__(self, store: StudyStore, data_path: str) -> None:
+    def __init__(
+        self,
+        store: StudyStore,
+        data_path: str,
+        lease: Lease,
+        *,
+        gang: Callable[[Assignment, Resources], Any] = Gang,
+        measurer: type = Measurer,
+    ) -> None:
         self.store = store
         self.study: Study = store.study
         self.data_path = data_path
+        self.lease = lease
+        self._gang, self._measurer = gang, measurer
         self.measurers: list[Any] = []
         self.measuring: dict[Any, tuple[Any, RunProgress, int | None]] = {}
         self.runs = [self._recall(run) for run in plan_runs(self.study)]
+        self._queue = _in_order(self.study, self.runs)
+        self._looked = self._looked_at_room = -math.inf
+        remove_leftovers(store.path)
 
     def _recall(self, run: Run) -> RunProgress:
         """A run's progress, from the store alone."""
@@ -84,7 +118,7 @@ class Controller:
 
     @property
     def ended(self) -> bool:
-        """Whether every run is done or failed."""
+        """Whether every run is done, failed or stopped."""
         return all(p.state in ENDED for p in self.runs)
 
     @property
@@ -93,43 +127,110 @@ class Controller:
         return {p.run.id: p.reason or "" for p in self.runs if p.state == "failed"}
 
     def tick(self) -> None:
-        """Go on with everything that can go on now."""
+        """Go on with everything that can go on now.
+
+        Raises:
+            FencedError: another controller works on the study.
+        """
+        self.lease.check()
+        now = time.monotonic()
+        if now - self._looked >= LOOK_SECONDS:
+            self._look()
+            self._looked = now
         for progress in self.runs:
-            if progress.state == "planned":
-                self._admit(progress)
-            elif progress.state in ("waiting", "training"):
+            if progress.state in ("waiting", "training"):
                 self._follow(progress)
+        self._admit_next()
         self._collect_measurements()
         self._hand_out_measurements()
+
+    def wait(self, timeout_seconds: float) -> None:
+        """Return as soon as `tick` can go on with something, or after so long."""
+        awaited = [ref for p in self.runs if p.gang for ref in p.gang.awaited]
+        awaited += list(self.measuring)
+        if awaited:
+            ray.wait(awaited, timeout=timeout_seconds)
+        else:
+            time.sleep(timeout_seconds)
 
     def stop(self) -> None:
         """End all actors; the store holds everything needed to go on."""
         for progress in self.runs:
-            if progress.gang:
-                progress.gang.kill()
-                progress.gang = None
+            self._release(progress)
         for measurer in self.measurers:
             ray.kill(measurer, no_restart=True)
 
-    def _admit(self, progress: RunProgress) -> None:
-        """Take up a planned run, if `parallel_runs` allows one more."""
-        trained = complete_steps(self.store.path, progress.run.id)
-        if trained and trained[-1] == progress.run.steps:
-            self._enter(progress, "done" if progress.final_measured else "measuring")
-            return
-        limit = self.study.resources.parallel_runs
-        if limit and sum(p.gang is not None for p in self.runs) >= limit:
-            return
+    def record_stop(self, reason: str) -> None:
+        """Tell the store that what has not ended is stopped."""
+        for progress in self.runs:
+            if progress.state not in ENDED:
+                self._enter(progress, "stopped", reason)
+
+    def _look(self) -> None:
+        """What does not report by itself: checkpoints, requests in the store, the cluster."""
+        asked = stopped_runs(self.store.path)
+        for progress in self.runs:
+            if progress.state in ("waiting", "training"):
+                progress.checkpoints = complete_steps(self.store.path, progress.run.id)
+            if progress.run.id in asked and progress.state not in ENDED:
+                self._release(progress)
+                self._enter(progress, "stopped", f"by request, attempt {progress.attempt}")
+            elif progress.state == "stopped" and progress.run.id not in asked:
+                progress.state = "planned"
+        waiting = [p for p in self.runs if p.gang and not p.gang.placed]
+        if waiting and time.monotonic() - self._looked_at_room >= ROOM_SECONDS:
+            self._looked_at_room = time.monotonic()
+            lack = missing(self.study.resources, nodes_of_cluster())
+            for progress in waiting:
+                if lack != progress.reason:
+                    self._enter(progress, "waiting", lack)
+
+    def _release(self, progress: RunProgress) -> None:
+        """End a run's gang, where it has one."""
+        if progress.gang:
+            progress.gang.kill()
+            progress.gang = None
+
+    def _admit_next(self) -> None:
+        """Take up planned runs in their order, as far as the study's caps and the queue allow."""
+        for progress in self._queue:
+            if progress.state != "planned":
+                continue
+            progress.checkpoints = complete_steps(self.store.path, progress.run.id)
+            if progress.checkpoints and progress.checkpoints[-1] == progress.run.steps:
+                self._enter(progress, "done" if progress.final_measured else "measuring")
+            elif self._may_start():
+                self._start(progress)
+            else:
+                return
+
+    def _may_start(self) -> bool:
+        limits = self.study.resources
+        gangs = [p.gang for p in self.runs if p.gang]
+        if sum(not gang.placed for gang in gangs) >= PLACEMENTS_AT_ONCE:
+            return False
+        if limits.parallel_runs and len(gangs) >= limits.parallel_runs:
+            return False
+        # All gangs of a study are alike: one more takes what each takes.
+        return not (
+            limits.max_gpus and gangs and (len(gangs) + 1) * gangs[0].gpus > limits.max_gpus
+        )
+
+    def _start(self, progress: RunProgress) -> None:
+        """Ask for a gang for a run."""
+        if cluster_has_gpus():
+            self._start_measurers()
         progress.attempt += 1
-        progress.checkpoints_at_start = len(trained)
+        progress.checkpoints_at_start = len(progress.checkpoints)
         assignment = Assignment(
             study_path=str(self.store.path),
             data_path=self.data_path,
             run=progress.run,
             attempt=progress.attempt,
+            token=self.lease.token,
             world_size=self.study.resources.shards,
         )
-        progress.gang = Gang(assignment, self.study.resources)
+        progress.gang = self._gang(assignment, self.study.resources)
         self._enter(progress, "waiting")
 
     def _follow(self, progress: RunProgress) -> None:
@@ -144,23 +245,20 @@ class Controller:
             # The shard itself writes this state to the store: it knows device and precision.
             progress.state = "training"
         elif state == "ended":
-            progress.gang.kill()
-            progress.gang = None
+            self._release(progress)
+            progress.checkpoints = complete_steps(self.store.path, progress.run.id)
             self._enter(progress, "measuring")
 
     def _fail_attempt(self, progress: RunProgress, error: Exception) -> None:
         """After a failure: start again from the newest checkpoint, or give the run up."""
-        assert progress.gang
-        progress.gang.kill()
-        progress.gang = None
+        self._release(progress)
         cause = getattr(error, "cause", None)
         own_fault = isinstance(cause, SparsingError)
         lost = isinstance(error, ray.exceptions.RayActorError)
         what = "a shard was lost" if lost else "a shard failed"
         reason = str(cause) if own_fault else f"{what}: {last_line(error)}"
-        made_progress = (
-            len(complete_steps(self.store.path, progress.run.id)) > progress.checkpoints_at_start
-        )
+        progress.checkpoints = complete_steps(self.store.path, progress.run.id)
+        made_progress = len(progress.checkpoints) > progress.checkpoints_at_start
         failures = 1 if made_progress else progress.failures_without_progress + 1
         progress.failures_without_progress = failures
         if own_fault or failures > RESTARTS_WITHOUT_PROGRESS:
@@ -170,8 +268,8 @@ class Controller:
 
     def _enter(self, progress: RunProgress, state: str, reason: str | None = None) -> None:
         """Change a run's state, in the store first."""
-        done = complete_steps(self.store.path, progress.run.id)
-        step = done[-1] if done else 0
+        self.lease.check()
+        step = progress.checkpoints[-1] if progress.checkpoints else 0
         row = {
             "step": step,
             "tokens": step * progress.run.batch_tokens,
@@ -190,9 +288,9 @@ class Controller:
         taken = {(p.run.id, step) for _, p, step in self.measuring.values()}
         found: list[tuple[RunProgress, int | None]] = []
         for progress in self.runs:
-            steps = complete_steps(self.store.path, progress.run.id)
             if progress.state == "training":
-                found += [(progress, s) for s in steps if s not in progress.live_measured]
+                new = [s for s in progress.checkpoints if s not in progress.live_measured]
+                found += [(progress, step) for step in new]
             if progress.state == "measuring":
                 found.append((progress, None))
         return [(p, s) for p, s in found if (p.run.id, s) not in taken]
@@ -212,17 +310,32 @@ class Controller:
                 task = measurer.measure_live.remote(progress.run, step, progress.attempt)
             self.measuring[task] = (measurer, progress, step)
 
+    def _start_measurers(self) -> None:
+        """All of them, before the gangs: training must not take the GPUs that they need."""
+        while len(self.measurers) < self.study.resources.measurers:
+            self._start_measurer()
+
     def _start_measurer(self) -> Any:
-        actor = ray.remote(Measurer).options(
+        # A GPU of its own, where one is left beside a gang.
+        actor: Any = ray.remote(self._measurer).options(
             num_cpus=0,
-            num_gpus=1 if cluster_has_gpus() else 0,
+            num_gpus=self._measurer_gpus(),
             runtime_env=worker_environment(threads=1),
         )
         measurer = actor.remote(str(self.store.path), self.data_path)
         self.measurers.append(measurer)
         return measurer
 
+    def _measurer_gpus(self) -> int:
+        nodes = nodes_of_cluster()
+        there = sum(node.resources.get("GPU", 0) for node in nodes)
+        gang = shard_bundle(self.study.resources, nodes).resources.get("GPU", 0)
+        needed = gang * self.study.resources.shards + self.study.resources.measurers
+        return 1 if there >= needed else 0
+
     def _collect_measurements(self) -> None:
+        if not self.measuring:
+            return
         done, _ = ray.wait(list(self.measuring), num_returns=len(self.measuring), timeout=0)
         for task in done:
             measurer, progress, step = self.measuring.pop(task)
@@ -245,10 +358,16 @@ class Controller:
         if lost and progress.failures_without_progress <= RESTARTS_WITHOUT_PROGRESS:
             log.warning("a measurer was lost and is replaced: %s", last_line(error))
             return
-        if progress.gang:
-            progress.gang.kill()
-            progress.gang = None
+        self._release(progress)
         self._enter(progress, "failed", f"measuring failed: {last_line(error)}")
+
+
+def _in_order(study: Study, runs: list[RunProgress]) -> list[RunProgress]:
+    """The order in which runs start, as resources.order says."""
+    if study.resources.order == "as_defined":
+        return runs
+    vocabulary = study.data.tokenizer.entries
+    return sorted(runs, key=lambda p: -training_flops(p.run, vocabulary))
 
 
 def last_line(error: Exception) -> str:

@@ -6,29 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.placement_group import (
+    PlacementGroup,
+    get_placement_group,
+    placement_group,
+    placement_group_table,
+    remove_placement_group,
+)
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from actors.shard import Assignment, TrainingShard
+from actors.assignment import Assignment
+from actors.cluster import nodes_of_cluster, shard_bundle
+from actors.remote_class import remote_class
 from study.definition import Resources
-
-
-def cluster_has_gpus() -> bool:
-    """Whether any node of the connected cluster offers a GPU."""
-    return ray.cluster_resources().get("GPU", 0) > 0
-
-
-def shard_bundle(resources: Resources) -> dict[str, float]:
-    """What one shard occupies, in Ray's resource names."""
-    gpus = resources.gpus_per_shard
-    if gpus is None:
-        gpus = 1 if cluster_has_gpus() else 0
-    bundle: dict[str, float] = {"CPU": resources.cpus_per_shard}
-    if gpus:
-        bundle["GPU"] = gpus
-    if resources.accelerator_type:
-        bundle[f"accelerator_type:{resources.accelerator_type}"] = 0.001
-    return bundle
 
 
 def worker_environment(threads: int) -> dict[str, Any]:
@@ -42,18 +32,48 @@ def worker_environment(threads: int) -> dict[str, Any]:
     }
 
 
+TrainingShard = remote_class("actors.shard", "TrainingShard", ("meeting_point", "train"))
+
+
 class Gang:
     """The shards of one attempt of a run; no call of it waits."""
 
-    def __init__(self, assignment: Assignment, resources: Resources) -> None:
+    def __init__(
+        self, assignment: Assignment, resources: Resources, shard_class: type = TrainingShard
+    ) -> None:
         self.assignment = assignment
         self.resources = resources
-        bundles = [shard_bundle(resources)] * assignment.world_size
-        self._group: PlacementGroup = placement_group(bundles, strategy=resources.placement)
+        self._shard_class = shard_class
+        self._bundle = shard_bundle(resources, nodes_of_cluster())
+        shards = assignment.world_size
+        self._group: PlacementGroup = placement_group(
+            [self._bundle.resources] * shards,
+            strategy=resources.placement,
+            name=_name(assignment),
+            bundle_label_selector=[self._bundle.labels] * shards if self._bundle.labels else None,
+        )
         self._placed = self._group.ready()
         self._shards: list[Any] = []
         self._meeting_point: Any = None
         self._training: list[Any] = []
+        self._running: list[Any] = []
+
+    @property
+    def gpus(self) -> float:
+        """What it occupies, or waits for."""
+        return self._bundle.resources.get("GPU", 0) * self.assignment.world_size
+
+    @property
+    def placed(self) -> bool:
+        """Whether it has its place, as `poll` found last."""
+        return bool(self._shards)
+
+    @property
+    def awaited(self) -> list[Any]:
+        """References of which the next to be ready lets `poll` go on."""
+        if not self._shards:
+            return [self._placed]
+        return self._running if self._training else [self._meeting_point]
 
     def poll(self) -> str:
         """Go on where possible; the gang's state: placing, starting, training or ended.
@@ -70,18 +90,18 @@ class Gang:
                 return "starting"
             address, port = ray.get(self._meeting_point)
             self._training = [shard.train.remote(address, port) for shard in self._shards]
-        done, running = ray.wait(self._training, num_returns=len(self._training), timeout=0)
+            self._running = self._training
+        done, self._running = ray.wait(self._running, num_returns=len(self._running), timeout=0)
         ray.get(done)
-        return "training" if running else "ended"
+        return "training" if self._running else "ended"
 
     def _start(self) -> None:
-        actor = ray.remote(TrainingShard)
-        bundle = shard_bundle(self.resources)
+        actor: Any = ray.remote(self._shard_class)
+        bundle = self._bundle.resources
         assignment = self.assignment
         for rank in range(assignment.world_size):
             options = actor.options(
-                name=f"{Path(assignment.study_path).name}/{assignment.run.id}"
-                f"/{assignment.attempt}/shard-{rank}",
+                name=f"{_name(assignment)}/shard-{rank}",
                 num_cpus=bundle["CPU"],
                 num_gpus=bundle.get("GPU", 0),
                 runtime_env=worker_environment(self.resources.threads_per_shard),
@@ -97,6 +117,24 @@ class Gang:
         for shard in self._shards:
             ray.kill(shard, no_restart=True)
         remove_placement_group(self._group)
+
+
+def remove_leftovers(study_path: Path) -> None:
+    """Give back the places of gangs whose controller died.
+
+    Ray ends the shards of a dead controller by itself; their place it keeps where it is going to
+    start that controller again.
+    """
+    for group in placement_group_table().values():
+        name = group.get("name") or ""
+        if name.startswith(f"{study_path}/") and group["state"] != "REMOVED":
+            remove_placement_group(get_placement_group(name))
+
+
+def _name(assignment: Assignment) -> str:
+    """Of the gang in Ray; with the token, for two controllers may give the same attempt."""
+    run, attempt = assignment.run.id, assignment.attempt
+    return f"{assignment.study_path}/{run}/{attempt}/{assignment.token}"
 
 
 def _is_ready(reference: Any) -> bool:

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import torch
 
-from actors.checkpoints import checkpoint_folder, complete_steps, load_model
+from actors.checkpoint_folders import checkpoint_folder, complete_steps
+from actors.checkpoints import load_model
 from actors.data.prepare import open_prepared
 from actors.engine import pick_device
 from actors.measure import Measurement, measure_at

@@ -12,18 +12,18 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import ray
 import torch
 from torch import distributed as dist
 
+from actors.assignment import Assignment
+from actors.checkpoint_folders import checkpoint_folder, complete_steps
 from actors.checkpoints import (
     Checkpoint,
-    checkpoint_folder,
     clear_incomplete,
-    complete_steps,
     read_tensors,
     shard_files,
     write_marker,
@@ -41,19 +41,6 @@ from study.plan import Run
 from study.store import StudyStore
 from study.version import code_version
 from study.writer import TableWriter
-
-
-@dataclass(frozen=True, kw_only=True)
-class Assignment:
-    """What a shard needs to know to train its part of a run."""
-
-    study_path: str
-    """The study's folder in the store, on a file system that every node sees."""
-    data_path: str
-    run: Run
-    attempt: int
-    world_size: int
-    gang_timeout_seconds: int = 1800
 
 
 def model_config(study: Study, run: Run, vocabulary_size: int) -> ModelConfig:

@@ -91,12 +91,13 @@ def write_all(descriptor: int, data: bytes, offset: int) -> None:
 
 def replace(content: bytes, target: Path) -> None:
     """Write a file so that at any moment its old or its new content is there; durable."""
-    temporary = _write_durably(content, target.parent, f".{target.name}")
+    temporary = write_durably(content, target.parent, f".{target.name}")
     os.replace(temporary, target)
     sync_folder(target.parent)
 
 
-def _write_durably(content: bytes, folder: Path, name: str) -> Path:
+def write_durably(content: bytes, folder: Path, name: str) -> Path:
+    """Write a temporary file of a new name, which remains for the caller to name or remove."""
     temporary = folder / f"{name}.{uuid.uuid4().hex}.tmp"
     try:
         with open(temporary, "xb") as file:

@@ -246,6 +246,11 @@ class Resources(Model):
     """How Ray places a run's shards on nodes."""
     parallel_runs: Count | None = Field(default=None, ge=1)
     """At most so many runs at once; default: as many as fit."""
+    max_gpus: float | None = Field(default=None, gt=0, le=1_000_000)
+    """Train on at most so many GPUs at once, all runs together; default: on all."""
+    order: Literal["biggest_first", "as_defined"] = "biggest_first"
+    """Which run starts first: the one of most FLOPs, so that the last ones to end are short, or
+    the first of the definition."""
     measurers: Count = Field(default=1, ge=1, le=10_000)
     """Measurer actors beside the training."""
     threads_per_shard: Count = Field(default=1, ge=1, le=10_000)

@@ -11,7 +11,8 @@ import torch
 from polars.testing import assert_frame_equal
 from safetensors.torch import save_file
 
-from actors.checkpoints import Checkpoint, checkpoint_folder, shard_files, write_marker
+from actors.checkpoint_folders import checkpoint_folder
+from actors.checkpoints import Checkpoint, shard_files, write_marker
 from actors.data.prepare import prepare
 from actors.measure import measure_rules
 from actors.measure_model import Subject
