@@ -50,7 +50,13 @@ def connect(address: str | None) -> None:
         if address:
             ray.init(address=address, **shared)
         else:
-            ray.init(include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, **shared)
+            # Without `local` it would join whatever cluster was last started on this machine.
+            ray.init(
+                address="local",
+                include_dashboard=False,
+                object_store_memory=OBJECT_STORE_BYTES,
+                **shared,
+            )
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise NotFoundError(f"no Ray cluster at '{address}': {error}") from None
 

@@ -36,17 +36,22 @@ def run(study: str, root: str, address: str | None, metrics_port: int, as_json: 
     """
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     definition = load_study(study)
-    study_store = StudyStore.create(root, definition)
+    run_here(StudyStore.create(root, definition), address, metrics_port, as_json)
+
+
+def run_here(store: StudyStore, address: str | None, metrics_port: int, as_json: bool) -> None:
+    """Bring a study to its end, shown on this terminal, and say where its report is.
+
+    Raises:
+        RunsFailedError: some of its runs failed.
+    """
     from actors.conduct import conduct
 
-    failed = conduct(study_store, address, metrics_port)
-    from analysis.report import write_report
-
-    report = write_report(study_store)
+    failed = conduct(store, address, metrics_port)
+    report = store.path / "report.html"
     if as_json:
-        click.echo(
-            json.dumps({"study": study_store.study_id, "report": str(report), "failed": failed})
-        )
+        outcome = {"study": store.study_id, "report": str(report), "failed": failed}
+        click.echo(json.dumps(outcome))
     else:
         click.echo(f"report: {report}")
     if failed:

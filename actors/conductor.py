@@ -36,7 +36,7 @@ STOP_SECONDS = 60.0
 LINGER_SECONDS = 10.0
 """After its end the actor stays so long, for those who ask how it ended."""
 
-LawService = remote_class("actors.laws", "LawService", ("url", "refit"))
+LawService = remote_class("actors.laws", "LawService", ("url", "refit", "write_report"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +101,7 @@ class Conductor:
         say = self._journal.say
         data = prepare(self._store.study, self._store.path.parent / "data", say)
         controller = Controller(self._store, str(data.path), lease)
-        laws = _start_law_service(self._store, self._metrics_port)
+        laws = start_law_service(self._store, self._metrics_port)
         url: Any = laws.url.remote()
         try:
             while not (controller.ended or self._is_to_stop()):
@@ -116,6 +116,7 @@ class Conductor:
                 return Outcome(stopped=True)
             ray.get(laws.refit.remote())
             self._seal()
+            ray.get(laws.write_report.remote())
             return Outcome(failed=controller.failed)
         finally:
             controller.stop()
@@ -163,7 +164,7 @@ def start_conductor(study_path: Path, metrics_port: int, *, detached: bool) -> A
     return actor.remote(str(study_path), metrics_port)
 
 
-def _start_law_service(store: StudyStore, metrics_port: int) -> Any:
+def start_law_service(store: StudyStore, metrics_port: int) -> Any:
     """The law service on the controller's node, on whose loopback it serves."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     actor: Any = ray.remote(LawService).options(
