@@ -20,7 +20,7 @@ from torch import Tensor
 
 from actors.measure_interval import DRAWS, ThresholdDraws, cett_shifts, drawn_means, draws
 from actors.measure_model import Subject
-from actors.measure_secant import excess, solve
+from actors.measure_secant import excess, roughness, solve
 from actors.measure_tokens import PADDING, Sequences
 from kernels.activity import Cett
 from kernels.crossing import CettWindow
@@ -232,14 +232,18 @@ def search_cett(probes: Sequence[Probe], p_percent: float, guess: Found | None =
         ]
         return excess(float(np.mean(rises)), p_percent / 100)
 
-    find = partial(solve, low=math.log(LOWEST_CETT), high=0.0)
+    find = partial(solve, slope=FIRST_SLOPE, low=math.log(LOWEST_CETT), high=0.0)
     if guess is None:
-        # The sample's own slope is noise near the crossing.
-        log_cett, _ = find(rough, math.log(FIRST_CETT), FIRST_SLOPE, tolerance=ROUGH)
-        slope = FIRST_SLOPE
+        tokens = probes[0].sample.effective_tokens
+        log_cett, _ = find(
+            rough, math.log(FIRST_CETT), rough=roughness(tokens, p_percent), tolerance=ROUGH
+        )
     else:
-        log_cett, slope = math.log(guess.cett), guess.slope
-    log_cett, slope = find(whole, log_cett, slope, tolerance=CLOSE)
+        log_cett = math.log(guess.cett)
+    noise = roughness(probes[0].choose.effective_tokens, p_percent)
+    log_cett, slope = find(
+        whole, log_cett, rough=noise, tolerance=max(CLOSE, FIRST_SLOPE * noise / 2)
+    )
     found = Found(cett=math.exp(log_cett), slope=slope)
     drawn = [probe.cett_drawn(found.cett) for probe in probes]
     dense = [probe.dense_losses() for probe in probes]

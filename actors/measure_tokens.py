@@ -51,6 +51,11 @@ class Sequences:
         present = np.where(self.domain_tokens > 0, self.shares, 0)
         return (present / present.sum() / np.maximum(self.domain_tokens, 1))[self.domain]
 
+    @property
+    def effective_tokens(self) -> float:
+        """Tokens of equal weight whose mean would scatter as this one's."""
+        return 1 / float(self.weights**2 @ self.counts)
+
     def mean(self, sums: np.ndarray) -> float:
         """Mean over tokens, by the domains' weights, of what is summed over each sequence."""
         return float(self.weights @ sums)

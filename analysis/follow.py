@@ -5,8 +5,11 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from functools import partial
 
+from analysis.law_points import read_law_points
 from analysis.refit import Refitter
+from study.by_run import ByRun
 from study.exporter import StudyMetrics
 from study.status import StatusReader
 from study.store import DEFINITION, StudyStore
@@ -31,7 +34,8 @@ class FollowedStudy:
         self.store, self.refits = store, refits
         self.status = StatusReader(store)
         self._refitter = Refitter(store, code_version=code_version())
-        self.metrics = StudyMetrics(store, self.status.read, self._refitter.lag_seconds)
+        laws = ByRun(store, "fits", partial(read_law_points, store))
+        self.metrics = StudyMetrics(store, self.status.read, self._refitter.lag_seconds, laws.now)
         self._one_turn = threading.Lock()
         self._stopping = threading.Event()
         self._error: str | None = None

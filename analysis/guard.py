@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import hmac
+from http.cookies import CookieError, SimpleCookie
 from ipaddress import ip_address
 
-from starlette.datastructures import Headers
-from starlette.responses import JSONResponse
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-OPEN_PATHS = frozenset({"/healthz"})
+from analysis.login import Sessions, login_address
+
+OPEN_PATHS = ("/healthz", "/login", "/page/")
+"""What needs no token: these, and what is under those that end with a slash."""
 ALWAYS = {
     "cache-control": "no-store",
     "content-security-policy": (
-        "default-src 'none'; style-src 'unsafe-inline'; img-src 'self' data:; "
-        "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+        "img-src 'self' data:; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
     ),
     "referrer-policy": "no-referrer",
     "x-content-type-options": "nosniff",
 }
-"""Headers of every answer: nothing is stored on the way, pages load nothing from elsewhere."""
+"""Headers of every answer that has not its own: nothing is stored on the way, pages load nothing
+from elsewhere, and run no script but those that come with the package."""
 
 
 def is_loopback(host: str) -> bool:
@@ -37,14 +39,14 @@ def is_loopback(host: str) -> bool:
 class Guard:
     """ASGI middleware: asks for the token, where there is one, and sets headers of safety.
 
-    The token comes as `Authorization: Bearer TOKEN`, or as the password of basic authentication,
-    which browsers ask for. Without a token only requests for a name of this machine are answered:
-    a web page elsewhere could give its own name our address, and read what its visitor may.
+    Programs send the token as `Authorization: Bearer TOKEN`; browsers have a session's cookie, and
+    are sent to the form where they have none. Without a token only requests for a name of this
+    machine are answered: a web page elsewhere could give its own name our address, and read what
+    its visitor may.
     """
 
-    def __init__(self, application: ASGIApp, token: str | None) -> None:
-        self._application = application
-        self._token = None if token is None else token.encode()
+    def __init__(self, application: ASGIApp, sessions: Sessions | None) -> None:
+        self._application, self._sessions = application, sessions
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or answer it with 401 or 403."""
@@ -54,20 +56,29 @@ class Guard:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                added = [(name.encode(), value.encode()) for name, value in ALWAYS.items()]
-                message["headers"] = [*message.get("headers", []), *added]
+                headers = MutableHeaders(scope=message)
+                for name, value in ALWAYS.items():
+                    headers.setdefault(name, value)
             await send(message)
 
-        refusal = self._refusal(scope["path"], Headers(scope=scope))
+        refusal = self._refusal(scope, Headers(scope=scope))
         await (refusal or self._application)(scope, receive, send_with_headers)
 
-    def _refusal(self, path: str, headers: Headers) -> JSONResponse | None:
-        if path in OPEN_PATHS:
+    def _refusal(self, scope: Scope, headers: Headers) -> Response | None:
+        path = scope["path"]
+        if self._sessions is None:
+            named = path == "/healthz" or is_loopback(_host(headers.get("host", "")))
+            return None if named else _forbidden()
+        if any(path == each or (each[-1] == "/" and path.startswith(each)) for each in OPEN_PATHS):
             return None
-        if self._token is None:
-            return None if is_loopback(_host(headers.get("host", ""))) else _forbidden()
-        given = _given_token(headers.get("authorization", ""))
-        return None if hmac.compare_digest(given, self._token) else _unauthorized()
+        scheme, _, given = headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer" and self._sessions.is_token(given.strip().encode()):
+            return None
+        if self._sessions.holds(_cookie(headers.get("cookie", ""), self._sessions.cookie)):
+            return None
+        if scope["method"] == "GET" and "text/html" in headers.get("accept", ""):
+            return RedirectResponse(login_address(path), 303)
+        return _unauthorized()
 
 
 def _host(header: str) -> str:
@@ -77,22 +88,16 @@ def _host(header: str) -> str:
     return header.partition(":")[0]
 
 
-def _given_token(header: str) -> bytes:
-    scheme, _, value = header.partition(" ")
-    if scheme.lower() == "bearer":
-        return value.strip().encode()
-    if scheme.lower() == "basic":
-        try:
-            return base64.b64decode(value, validate=True).partition(b":")[2]
-        except (binascii.Error, ValueError):
-            return b""
-    return b""
+def _cookie(header: str, name: str) -> str:
+    try:
+        return SimpleCookie(header)[name].value
+    except (CookieError, KeyError):
+        return ""
 
 
 def _unauthorized() -> JSONResponse:
-    wanted = "this service asks for its token: Authorization: Bearer TOKEN"
-    headers = {"www-authenticate": 'Bearer, Basic realm="the token as password", charset="UTF-8"'}
-    return JSONResponse({"error": wanted}, status_code=401, headers=headers)
+    wanted = "this service asks for its token: Authorization: Bearer TOKEN, or /login in a browser"
+    return JSONResponse({"error": wanted}, 401, headers={"www-authenticate": "Bearer"})
 
 
 def _forbidden() -> JSONResponse:

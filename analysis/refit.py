@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack, closing, suppress
 from itertools import groupby
 from typing import Any
@@ -236,8 +237,8 @@ def key(curve: Curve) -> Key:
     return curve.stage, tuple(curve.tokens), tuple(curve.activation_ratio)
 
 
-def newest_fits(store: StudyStore, run: str | None = None) -> pl.DataFrame:
-    """The newest row of the `fits` table for each run and law, or of `run`, in the plan's order."""
+def newest_fits(store: StudyStore, run: str | Sequence[str] | None = None) -> pl.DataFrame:
+    """The newest row of `fits` for each run and law, or of one run or some, in the plan's order."""
     order = {run.id: i for i, run in enumerate(plan_runs(store.study))}
     position = pl.col("run").replace_strict(order, default=len(order), return_dtype=pl.Int64)
     return _newest(store.scan("fits", run)).collect().sort(position, "law")

@@ -87,7 +87,7 @@ class StudyData:
                 ReportedRun(
                     run=run,
                     status=states[run.id],
-                    group=_group(run, planned),
+                    group=group_of(run, planned),
                     curve=curves.get(run.id),
                     laws=tuple(laws.get(run.id, ())),
                 )
@@ -209,7 +209,8 @@ def near_groups(values: list[float]) -> list[list[int]]:
     return groups
 
 
-def _group(run: Run, planned: list[Run]) -> str:
+def group_of(run: Run, planned: list[Run]) -> str:
+    """What tells a run from others of its activation, seeds aside; empty where nothing does."""
     peers = [each for each in planned if each.activation == run.activation]
     same_scale = [each for each in peers if each.scale == run.scale]
     ratio = f"width/depth {run.width_depth_ratio:.3g}"

@@ -43,17 +43,21 @@ def serve(
 ) -> None:
     """Serve each STUDY over HTTP, and refit its laws while it grows, until Ctrl-C.
 
-    Pages, JSON, Arrow tables, and /metrics for Prometheus; /openapi.json describes them. Reads the
-    store alone: works while the study runs, anywhere, and when nothing runs.
+    A live page, JSON, Arrow tables, and /metrics for Prometheus; /openapi.json describes them.
+    Reads the store alone: works while the study runs, anywhere, and when nothing runs. The page of
+    a study is /studies/STUDY, of one of its runs /studies/STUDY#RUN.
 
     New measurements are fitted within about a second, and the fits appended to the store. Beside a
     `sparsing run` of the same study, whose own law service does that too, they take turns; no
     curve is fitted twice. With --no-refit nothing is written: the fits are those that `sparsing
     run`, or another `sparsing serve`, makes.
 
+    Prometheus finds the service through <store>/.targets/*.json, where it says its address.
+
     Only this machine is answered, unless --host says otherwise; then requests need a token, as
-    `Authorization: Bearer TOKEN` or, in a browser, as the password. There is no encryption: across
-    an open network put a proxy with TLS in front.
+    `Authorization: Bearer TOKEN`; a browser asks for it once, in a form, and has a cookie for 30
+    days, or until the service is started with another token. There is no encryption: across an open
+    network put a proxy with TLS in front.
 
     \b
     Examples:
@@ -66,6 +70,7 @@ def serve(
     from analysis.follow import FollowedStudy
     from analysis.server import Server
     from analysis.service import application
+    from analysis.targets import announced
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     token = _token(token_file)
@@ -78,6 +83,7 @@ def serve(
             running.callback(signal.signal, number, before)
         followed = [FollowedStudy(store, refits=not no_refit) for store in stores]
         server = running.enter_context(Server(application(followed, token), host, port))
+        running.enter_context(announced(stores, host, server.port))
         for study in followed:
             running.enter_context(study)
         ids = [store.study_id for store in stores]

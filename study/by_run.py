@@ -10,6 +10,8 @@ from study.partition import State
 from study.store import StudyStore
 
 T = TypeVar("T")
+States = dict[str, dict[str, State]]
+"""By table, the state of each run: how a store stood when it was last asked for each table."""
 
 
 class ByRun(Generic[T]):
@@ -26,10 +28,16 @@ class ByRun(Generic[T]):
         self._seen: dict[str, State] = {}
         self._lock = threading.Lock()
 
-    def now(self) -> dict[str, T]:
-        """By run, as the store stands; runs without rows are left out."""
+    def now(self, seen: States | None = None) -> dict[str, T]:
+        """By run, as the store stands; runs without rows are left out.
+
+        seen: shared by those who are asked at one moment, so that a table is listed once.
+        """
         with self._lock:
-            states = self._store.states(self._table)
+            seen = {} if seen is None else seen
+            if self._table not in seen:
+                seen[self._table] = self._store.states(self._table)
+            states = seen[self._table]
             changed = [run for run, state in states.items() if state != self._seen.get(run)]
             if changed:
                 self._known = self._known | self._read(changed)

@@ -1,13 +1,14 @@
 """Prometheus metrics of studies, read from their stores at each scrape.
 
 The store is the only state: counters go on where they were when the service, the controller or
-the machine is started again, and nothing is exported of which the store has no row. What only a
-running process knows (model FLOPs utilization, the time of a commit) is therefore not here.
+the machine is started again, and nothing is exported of which the store has no row. Labels are
+`study` and, where it says something, `run`; of a run there are at most some 20 series.
 """
 
 from __future__ import annotations
 
-import math
+import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 
@@ -20,12 +21,15 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from study.by_run import ByRun
-from study.status import RunStatus, StudyStatus
+from study.by_run import ByRun, States
+from study.run_life import KINDS, read_lives
+from study.run_metrics import LawPoint, StudyNow, run_metrics
+from study.status import StudyStatus
 from study.store import StudyStore
 from study.tables import TABLES
 
 FIT_BUCKETS = (0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0)
+WAIT_BUCKETS = (1.0, 10.0, 60.0, 600.0, 3600.0, 6 * 3600.0, 86400.0)
 MEASURE_BUCKETS = (0.1, 0.5, 2.0, 10.0, 60.0, 300.0, 1800.0, 7200.0)
 
 Tally = tuple[list[int], float]
@@ -36,20 +40,29 @@ class StudyMetrics:
     """What the metrics of one study are made of.
 
     status: how it stands now. fit_lag_seconds: age of the newest measurement that is in no fit
-    yet, 0 when all are, None while nobody knows.
+    yet, 0 when all are, None while nobody knows. laws: what the newest fits say of each run.
     """
 
     def __init__(
         self,
         store: StudyStore,
-        status: Callable[[], StudyStatus],
+        status: Callable[[States], StudyStatus],
         fit_lag_seconds: Callable[[], float | None],
+        laws: Callable[[States], dict[str, LawPoint]],
     ) -> None:
-        self.study_id = store.study_id
-        self.status, self.fit_lag_seconds = status, fit_lag_seconds
+        self.study_id, self.path = store.study_id, store.path
+        self.fit_lag_seconds = fit_lag_seconds
+        self._vocabulary = store.study.data.tokenizer.entries
+        self._status, self._laws = status, laws
+        self._lives = ByRun(store, "runs", partial(read_lives, store))
         self.rows = {table: ByRun(store, table, _counts(store, table)) for table in TABLES}
         self.fit_seconds = ByRun(store, "fits", partial(_fit_seconds, store))
         self.measure_seconds = ByRun(store, "sparsity", partial(_measure_seconds, store))
+
+    def now(self, seen: States) -> StudyNow:
+        """How its runs stand; `seen` as in ByRun."""
+        lives, laws = self._lives.now(seen), self._laws(seen)
+        return StudyNow(self._status(seen), lives, laws, self._vocabulary)
 
 
 class StoreCollector(Collector):
@@ -63,34 +76,48 @@ class StoreCollector(Collector):
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """All metrics; labels are `study` and, where it says something, `run`."""
-        statuses = [study.status() for study in self._studies]
-        yield _states(statuses)
-        yield from _per_run(statuses)
-        yield _limits(statuses)
-        yield self._row_counts()
+        """All metrics."""
+        studies: list[tuple[StudyMetrics, States]] = [(study, {}) for study in self._studies]
+        now = [study.now(seen) for study, seen in studies]
+        yield _states([each.status for each in now])
+        yield from run_metrics(now)
+        yield _failures(now)
+        yield _histogram(
+            "sparsing_placement_wait_seconds",
+            "Time for which an attempt waited for its place on the cluster.",
+            {each.status.study_id: _wait_tallies(each) for each in now},
+            WAIT_BUCKETS,
+        )
+        yield _row_counts(studies)
+        yield from self._room()
         yield self._fit_lag()
         yield _histogram(
             "sparsing_fit_seconds",
             "Wall time of a fit.",
-            {study.study_id: study.fit_seconds.now() for study in self._studies},
+            {study.study_id: study.fit_seconds.now(seen) for study, seen in studies},
             FIT_BUCKETS,
         )
         yield _histogram(
             "sparsing_measure_seconds",
             "Wall time of the measurement of a checkpoint.",
-            {study.study_id: study.measure_seconds.now() for study in self._studies},
+            {study.study_id: study.measure_seconds.now(seen) for study, seen in studies},
             MEASURE_BUCKETS,
         )
 
-    def _row_counts(self) -> Metric:
-        metric = CounterMetricFamily(
-            "sparsing_store_rows", "Rows in the store.", labels=["study", "table"]
+    def _room(self) -> Iterator[Metric]:
+        """Of the file system that holds the store: its size, and what is free for its user."""
+        size = GaugeMetricFamily(
+            "sparsing_store_size_bytes", "Of the store's file system.", labels=["study"]
+        )
+        free = GaugeMetricFamily(
+            "sparsing_store_free_bytes", "Left on the store's file system.", labels=["study"]
         )
         for study in self._studies:
-            for table, counts in study.rows.items():
-                metric.add_metric([study.study_id, table], sum(counts.now().values()))
-        return metric
+            found = os.statvfs(study.path)
+            size.add_metric([study.study_id], found.f_frsize * found.f_blocks)
+            free.add_metric([study.study_id], found.f_frsize * found.f_bavail)
+        yield size
+        yield free
 
     def _fit_lag(self) -> Metric:
         metric = GaugeMetricFamily(
@@ -103,6 +130,16 @@ class StoreCollector(Collector):
             if lag_seconds is not None:
                 metric.add_metric([study.study_id], lag_seconds)
         return metric
+
+
+def _row_counts(studies: Sequence[tuple[StudyMetrics, States]]) -> Metric:
+    metric = CounterMetricFamily(
+        "sparsing_store_rows", "Rows in the store.", labels=["study", "table"]
+    )
+    for study, seen in studies:
+        for table, counts in study.rows.items():
+            metric.add_metric([study.study_id, table], sum(counts.now(seen).values()))
+    return metric
 
 
 def _counts(store: StudyStore, table: str) -> Callable[[list[str]], dict[str, int]]:
@@ -146,49 +183,20 @@ def _states(statuses: Sequence[StudyStatus]) -> Metric:
     return metric
 
 
-PER_RUN: tuple[tuple[str, str, Callable[[RunStatus], float | None]], ...] = (
-    ("run_tokens_total", "Training tokens seen.", lambda run: run.tokens),
-    ("run_restarts_total", "Lives after the first.", lambda run: max(0, run.attempt - 1)),
-    ("run_loss", "Of the newest step, nats per token.", lambda run: run.loss),
-    (
-        "run_learning_rate",
-        "While training.",
-        lambda run: None if run.tokens_per_second is None else run.learning_rate,
-    ),
-    ("run_tokens_per_second", "While training.", lambda run: run.tokens_per_second),
-    ("activation_ratio", "Of the newest checkpoint measured.", lambda run: run.activation_ratio),
-    (
-        "law_residual",
-        "Root mean square over the points of the newest fit.",
-        lambda run: None if run.mse is None else math.sqrt(run.mse),
-    ),
-)
-
-
-def _per_run(statuses: Sequence[StudyStatus]) -> Iterator[Metric]:
-    for name, about, read in PER_RUN:
-        family = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
-        metric = family(f"sparsing_{name}", about, labels=["study", "run"])
-        for study, run in _runs(statuses):
-            value = read(run)
-            if value is not None:
-                metric.add_metric([study, run.run.id], value)
-        yield metric
-
-
-def _limits(statuses: Sequence[StudyStatus]) -> Metric:
-    metric = GaugeMetricFamily(
-        "sparsing_law_limit_activation_ratio",
-        "Limit of the activation ratio by the newest fit, and its 95 % interval.",
-        labels=["study", "run", "bound"],
+def _failures(studies: Sequence[StudyNow]) -> Metric:
+    metric = CounterMetricFamily(
+        "sparsing_failures", "Attempts that failed, by kind.", labels=["study", "kind"]
     )
-    for study, run in _runs(statuses):
-        bounds = {"estimate": run.limit, "low": run.limit_low, "high": run.limit_high}
-        for bound, value in bounds.items():
-            if value is not None:
-                metric.add_metric([study, run.run.id, bound], value)
+    for study in studies:
+        failed = sum((life.failures for life in study.lives.values()), Counter[str]())
+        for kind in KINDS:
+            metric.add_metric([study.status.study_id, kind], failed[kind])
     return metric
 
 
-def _runs(statuses: Sequence[StudyStatus]) -> Iterator[tuple[str, RunStatus]]:
-    return ((status.study_id, run) for status in statuses for run in status.runs)
+def _wait_tallies(study: StudyNow) -> dict[str, Tally]:
+    waits = {run: life.waits_seconds for run, life in study.lives.items()}
+    return {
+        run: ([sum(w <= end for w in each) for end in WAIT_BUCKETS] + [len(each)], sum(each))
+        for run, each in waits.items()
+    }

@@ -11,7 +11,7 @@ from typing import Any
 
 import polars as pl
 
-from study.by_run import ByRun
+from study.by_run import ByRun, States
 from study.plan import Run, plan_runs
 from study.store import StudyStore
 
@@ -48,10 +48,16 @@ class RunStatus:
     """While training: median over the newest steps; None after SILENT_SECONDS without a row."""
     eta_seconds: float | None
     """While training: until the last step, at this speed."""
+    memory_bytes: int | None
+    """While training: peak of shard 0, of its device or resident on a CPU."""
     checkpoints: int
     """Complete ones."""
+    checkpoint_age_seconds: float | None
+    """Since the newest complete one was saved."""
     activation_ratio: float | None
     """Of the newest checkpoint measured, mean over layers, the mixture."""
+    measured_tokens: int | None
+    """Training tokens of that checkpoint."""
     stage: str | None
     """Stage of that measurement: `final` where there is one, else `live`."""
     law: str | None
@@ -136,9 +142,9 @@ class StatusReader:
             name: ByRun(store, table, partial(read, store)) for name, (table, read) in PARTS.items()
         }
 
-    def read(self) -> StudyStatus:
-        """What the store says now."""
-        parts = {name: part.now() for name, part in self._parts.items()}
+    def read(self, seen: States | None = None) -> StudyStatus:
+        """What the store says now; `seen` as in ByRun."""
+        parts = {name: part.now(seen) for name, part in self._parts.items()}
         runs = [
             _run_status(run, {name: rows.get(run.id, {}) for name, rows in parts.items()})
             for run in self._runs
@@ -148,11 +154,12 @@ class StatusReader:
 
 def _run_status(run: Run, parts: Rows) -> RunStatus:
     state, step, fit = parts["states"], parts["steps"], parts["fits"]
-    written = [row["written_at"] for row in parts.values() if row]
-    age_seconds = (datetime.now(UTC) - max(written)).total_seconds() if written else None
+    ages = [age for row in parts.values() if (age := _age_seconds(row)) is not None]
+    age_seconds = min(ages, default=None)
     tokens = step.get("tokens", 0)
     training = state.get("state") == "training" and (age_seconds or 0) < SILENT_SECONDS
     speed = step.get("speed") if training else None
+    checkpoints, measured = parts["checkpoints"], parts["measured"]
     return RunStatus(
         run=run,
         state=state.get("state", "planned"),
@@ -164,9 +171,12 @@ def _run_status(run: Run, parts: Rows) -> RunStatus:
         learning_rate=step.get("learning_rate"),
         tokens_per_second=speed,
         eta_seconds=(run.tokens - tokens) / speed if speed else None,
-        checkpoints=parts["checkpoints"].get("count", 0),
-        activation_ratio=parts["measured"].get("activation_ratio"),
-        stage=parts["measured"].get("stage"),
+        memory_bytes=step.get("memory_bytes") if training else None,
+        checkpoints=checkpoints.get("count", 0),
+        checkpoint_age_seconds=_age_seconds(checkpoints),
+        activation_ratio=measured.get("activation_ratio"),
+        measured_tokens=measured.get("tokens"),
+        stage=measured.get("stage"),
         law=fit.get("law"),
         limit=fit.get("limit_activation_ratio"),
         limit_low=fit.get("limit_low"),
@@ -174,6 +184,10 @@ def _run_status(run: Run, parts: Rows) -> RunStatus:
         mse=fit.get("mse"),
         age_seconds=age_seconds,
     )
+
+
+def _age_seconds(row: dict[str, Any]) -> float | None:
+    return (datetime.now(UTC) - row["written_at"]).total_seconds() if row else None
 
 
 def _by_run(frame: pl.LazyFrame) -> Rows:
@@ -192,7 +206,7 @@ def newest_states(store: StudyStore, runs: list[str] | None = None) -> Rows:
 
 def _steps(store: StudyStore, runs: list[str]) -> Rows:
     ordered = store.scan("steps", runs, newest=True).sort("step")
-    newest = pl.col("tokens", "loss", "learning_rate", "written_at").last()
+    newest = pl.col("tokens", "loss", "learning_rate", "memory_bytes", "written_at").last()
     speed = pl.col("tokens_per_second").tail(SPEED_ROWS).median().alias("speed")
     return _by_run(ordered.group_by("run").agg(newest, speed))
 

@@ -43,7 +43,8 @@ def test_the_reference_finds_the_exact_crossing_but_for_its_grid(
     errors = bench_metric.threshold_errors(subject, text, [mine, theirs])
     assert errors[0] < 1e-4
     assert errors[1] < 1e-2
-    assert mine.cett == pytest.approx(theirs.cett, rel=0.1)
+    # 768 tokens: each may end at another of the crossings that noise makes.
+    assert mine.cett == pytest.approx(theirs.cett, rel=0.2)
     assert Probe(subject, text).thresholds(theirs.cett) == pytest.approx(
         theirs.thresholds, rel=1e-2
     )

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actors.measure_secant import excess, solve
+from actors.measure_secant import excess, roughness, solve
 
 LOW, HIGH = math.log(1e-4), 0.0
 
@@ -70,6 +70,42 @@ def test_noise_ends_at_a_crossing(seed: int, noise: float) -> None:
     assert min(near) <= 1.03
     assert max(near) >= 0.97
     assert asked <= 40
+
+
+def walk(seed: int, noise: float):
+    """A rise as it is: log-slope 2 and a random walk of the size that `roughness` states."""
+    grid = np.linspace(LOW, HIGH, 20_001)
+    steps = np.random.default_rng(seed).normal(0, 2 * np.sqrt(noise * (grid[1] - grid[0])), 20_001)
+    values = 2 * (grid - math.log(0.2)) + np.cumsum(steps) - np.cumsum(steps)[15_000]
+    return grid, values, grid[:-1][np.diff(np.sign(values)) != 0]
+
+
+@pytest.mark.parametrize("tokens", [2_048, 8_192, 65_536])
+def test_a_walk_is_not_bisected_to_its_end(tokens: int) -> None:
+    noise = roughness(tokens, 1.0)
+    distances, counts = [], []
+    for seed in range(40):
+        grid, values, crossings = walk(seed, noise)
+        asked = []
+
+        def f(x: float, grid=grid, values=values, asked=asked) -> float:
+            asked.append(x)
+            return float(np.interp(x, grid, values))
+
+        found, _ = solve(f, math.log(0.15), 2.5, low=LOW, high=HIGH, tolerance=noise, rough=noise)
+        distances.append(np.abs(crossings - found).min() / noise)
+        counts.append(len(asked))
+    assert np.median(distances) <= 0.5
+    assert max(distances) <= 4
+    assert np.median(counts) <= 5
+    assert max(counts) <= 12
+
+
+def test_long_chords_correct_what_is_believed_of_the_slope() -> None:
+    _, slope = solve(
+        lambda x: 1.5 * (x + 1.6), -3.0, 2.5, low=LOW, high=HIGH, tolerance=1e-3, rough=1e-3
+    )
+    assert slope == pytest.approx(1.5, abs=0.2)
 
 
 def test_a_jump_is_found() -> None:

@@ -52,12 +52,14 @@ def test_it_says_where_it_serves_and_ends_when_asked(store, number) -> None:
         assert process.stdout
         said = json.loads(process.stdout.readline())
         assert (said["studies"], said["refits"]) == ([STUDY], False)
-        with urllib.request.urlopen(f"{said['url']}/api/studies", timeout=30) as answer:
-            (summary,) = json.load(answer)["studies"]
-        assert summary["study"] == STUDY
+        with urllib.request.urlopen(f"{said['url']}/api/studies/{STUDY}", timeout=30) as answer:
+            assert json.load(answer)["study"] == STUDY
+        target = store.path.parent / ".targets" / f"{STUDY}.json"
+        assert json.loads(target.read_text())[0]["targets"][0] in said["url"]
         process.send_signal(number)
         out, err = process.communicate(timeout=30)
     assert (process.returncode, out, err) == (0, "", "")
+    assert not target.exists()
 
 
 def test_fits_are_its_own_unless_told_otherwise(store) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,17 @@ def write_rows(
     """Append rows under the next sequence number, durably."""
     with store.writer(table, run=run, attempt=attempt, stream=stream) as writer:
         writer.append(writer.next_seq, rows)
+
+
+class SetClock(datetime):
+    """The writers' clock at a time that a test sets: patch it in as `study.rows.datetime`."""
+
+    time = datetime(2030, 1, 1, tzinfo=UTC)
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
+        """The time set."""
+        return cls.time
 
 
 def state_row(state: str, step: int = 0, **changes: Any) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as plain
 from stores import (
+    SetClock,
     checkpoint_row,
     fit_row,
     sparsity_row,
@@ -19,7 +21,9 @@ from stores import (
 )
 
 from study.exporter import StoreCollector, StudyMetrics
-from study.plan import plan_runs
+from study.plan import plan_runs, training_flops
+from study.run_life import KINDS
+from study.run_metrics import LawPoint
 from study.status import StatusReader
 from study.store import StudyStore
 
@@ -34,7 +38,8 @@ def store(tmp_path: Path) -> StudyStore:
 
 
 def metrics_of(store: StudyStore, lag_seconds: float | None = 0.0) -> StudyMetrics:
-    return StudyMetrics(store, StatusReader(store).read, lambda: lag_seconds)
+    law = LawPoint(fitted=0.41, forecast=0.45)
+    return StudyMetrics(store, StatusReader(store).read, lambda: lag_seconds, lambda _: {RELU: law})
 
 
 def registry_of(*studies: StudyMetrics) -> CollectorRegistry:
@@ -77,6 +82,53 @@ def test_an_empty_store_has_states_and_no_values(store):
     assert value(samples, "store_rows_total", table="steps") == 0
     assert value(samples, "fit_lag_seconds") == 0
     assert value(samples, "run_loss", run=RELU) is None
+    assert value(samples, "run_state", run=RELU, state="planned") == 1
+    assert value(samples, "run_state_since_timestamp_seconds", run=RELU) is None
+    assert [value(samples, "failures_total", kind=kind) for kind in KINDS] == [0] * len(KINDS)
+    assert 0 < value(samples, "store_free_bytes") < value(samples, "store_size_bytes")
+
+
+def test_what_operators_ask_of_a_run(store):
+    device = "NVIDIA A800-SXM4-80GB, bfloat16, ZeRO 1"
+    began = datetime.now(UTC) - timedelta(seconds=90)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("study.rows.datetime", SetClock)
+        patched.setattr(SetClock, "time", began - timedelta(seconds=30))
+        write_rows(store, "runs", RELU, [state_row("waiting")])
+        patched.setattr(SetClock, "time", began)
+        write_rows(store, "runs", RELU, [state_row("training", device=device, world_size=4)])
+    write_rows(store, "steps", RELU, [step_row(9, memory_bytes=5 * 2**30, tokens_per_second=1e8)])
+    write_rows(store, "checkpoints", RELU, [checkpoint_row(8)])
+    registry = registry_of(metrics_of(store))
+    samples = scrape(registry)
+    assert value(samples, "run_state", run=RELU, state="training") == 1
+    assert value(samples, "run_state", run=RELU, state="planned") is None
+    assert value(samples, "run_state_since_timestamp_seconds", run=RELU) == began.timestamp()
+    assert value(samples, "run_shards", run=RELU) == 4
+    assert value(samples, "run_memory_bytes", run=RELU) == 5 * 2**30
+    assert value(samples, "run_planned_tokens", run=RELU) == 1024
+    assert value(samples, "run_checkpoints_total", run=RELU) == 1
+    assert 0 <= value(samples, "run_checkpoint_age_seconds", run=RELU) < 60
+    assert 0 <= value(samples, "run_age_seconds", run=RELU) < 60
+    assert value(samples, "placement_wait_seconds_sum") == 30
+    assert value(samples, "placement_wait_seconds_bucket", le="10.0") == 0
+    assert value(samples, "placement_wait_seconds_bucket", le="60.0") == 1
+    run = plan_runs(tiny_study())[0]
+    flops = training_flops(run, 32_000) / run.tokens
+    assert value(samples, "run_mfu_ratio", run=RELU) == pytest.approx(1e8 * flops / 4 / 312e12)
+    write_rows(store, "runs", RELU, [state_row("failed", reason="the loss is nan")])
+    after = scrape(registry)
+    for name in ("run_mfu_ratio", "run_shards", "run_memory_bytes"):
+        assert value(after, name, run=RELU) is None
+    assert value(after, "failures_total", kind="loss") == 1
+
+
+def test_an_unknown_device_has_no_mfu(store):
+    write_rows(store, "runs", RELU, [state_row("training", device="CPU, float32, ZeRO 0")])
+    write_rows(store, "steps", RELU, [step_row(9)])
+    samples = scrape(registry_of(metrics_of(store)))
+    assert value(samples, "run_tokens_per_second", run=RELU) == 100
+    assert value(samples, "run_mfu_ratio", run=RELU) is None
 
 
 def test_what_the_store_holds_is_exported(store):
@@ -90,6 +142,10 @@ def test_what_the_store_holds_is_exported(store):
     assert value(samples, "run_tokens_per_second", run=RELU) == 100.0
     assert value(samples, "activation_ratio", run=RELU) == 0.4
     assert value(samples, "activation_ratio", run=SILU) is None
+    assert value(samples, "run_measured_tokens", run=RELU) == 512
+    assert value(samples, "law_activation_ratio", run=RELU) == 0.41
+    assert value(samples, "law_forecast_activation_ratio", run=RELU) == 0.45
+    assert value(samples, "law_activation_ratio", run=SILU) is None
     assert value(samples, "law_residual", run=RELU) == pytest.approx(1e-3)
     bounds = {b: value(samples, "law_limit_activation_ratio", run=RELU, bound=b) for b in BOUNDS}
     assert bounds == {"estimate": 0.06, "low": None, "high": 0.07}
