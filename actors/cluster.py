@@ -50,10 +50,11 @@ def check_room(resources: Resources) -> None:
                 f"resources.accelerator_type = {resources.accelerator_type}: no node of this "
                 "cluster has it"
             )
-        needed, there = amount * resources.shards, have.get(name, 0)
+        fewest = resources.min_shards or resources.shards
+        needed, there = amount * fewest, have.get(name, 0)
         if needed > there:
             most = math.floor(there / amount)
             raise DefinitionError(
-                f"resources.shards = {resources.shards}: one run needs {needed:g} {name}s, the "
+                f"resources.shards = {fewest}: one run needs {needed:g} {name}s, the "
                 f"cluster has {there:g}; write at most {most}"
             )

@@ -10,9 +10,9 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors.cluster import check_room, connect
-from actors.controller import Controller, last_line
+from actors.controller import Controller
 from actors.data.prepare import prepare
-from actors.gang import worker_environment
+from actors.gang import last_line, worker_environment
 from actors.laws import LOOPBACK, LawService
 from analysis.server import check_address
 from study.errors import SparsingError
