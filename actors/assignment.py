@@ -19,4 +19,6 @@ class Assignment:
     token: int
     """Of the controller's lease: with a smaller one than the newest, nothing may be committed."""
     world_size: int
+    replaced_steps: tuple[int, ...] = ()
+    """Steps, from 1, whose batches are replaced, in the order of that decision."""
     gang_timeout_seconds: int = 1800

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import ray
 
+from actors.elastic import room_for
 from study.definition import Resources
 from study.errors import DefinitionError, NotFoundError
 
@@ -100,7 +100,7 @@ def missing(resources: Resources, nodes: Sequence[Node]) -> str | None:
         asked = f"resources.gpus_per_shard = {resources.gpus_per_shard:g}"
         return f"{asked}: this cluster has no GPU; write 0 to train on CPUs"
     bundle = shard_bundle(resources, nodes)
-    gpus = bundle.resources.get("GPU", 0) * resources.shards
+    gpus = bundle.resources.get("GPU", 0) * (resources.min_shards or resources.shards)
     if resources.max_gpus and gpus > resources.max_gpus:
         return f"resources.max_gpus = {resources.max_gpus:g}: one run needs {gpus:g}"
     wanted = resources.accelerator_type
@@ -112,20 +112,18 @@ def missing(resources: Resources, nodes: Sequence[Node]) -> str | None:
         "STRICT_PACK": ("one node has room for", max(room, default=0)),
         "STRICT_SPREAD": ("so many nodes have room for one:", sum(map(bool, room))),
     }.get(resources.placement, ("the cluster has room for", sum(room)))
-    if most >= resources.shards:
+    fewest = resources.min_shards or resources.shards
+    if most >= fewest:
         return None
     needs = ", ".join(
-        f"{amount * resources.shards:g} {name}s (there are "
+        f"{amount * fewest:g} {name}s (there are "
         f"{sum(node.resources.get(name, 0) for node in nodes):g})"
         for name, amount in bundle.resources.items()
         if not name.startswith("accelerator_type:")
     )
     how = f", placed {resources.placement}" if resources.placement != "PACK" else ""
     advice = f"write at most {most}" if most else "write less for a shard"
-    return (
-        f"resources.shards = {resources.shards}{how}: one run needs {needs}; "
-        f"{where} {most}; {advice}"
-    )
+    return f"resources.shards = {fewest}{how}: one run needs {needs}; {where} {most}; {advice}"
 
 
 def check_room(resources: Resources) -> None:
@@ -142,5 +140,4 @@ def _shards_on(node: Node, bundle: Bundle) -> int:
     """How many shards fit on an empty node."""
     if any(node.labels.get(key) != value for key, value in bundle.labels.items()):
         return 0
-    most = [node.resources.get(name, 0) / amount for name, amount in bundle.resources.items()]
-    return math.floor(min(most) + 1e-9)
+    return room_for(bundle.resources, [node.resources])

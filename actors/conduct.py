@@ -7,7 +7,7 @@ import ray
 
 from actors.cluster import check_room, connect
 from actors.conductor import STOP_SECONDS, Outcome, find_conductor, start_conductor
-from actors.controller import last_line
+from actors.gang import last_line
 from analysis.server import check_address
 from study.errors import SparsingError
 from study.journal import Journal

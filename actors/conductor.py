@@ -17,9 +17,9 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from actors.controller import Controller, last_line
+from actors.controller import Controller
 from actors.data.prepare import prepare
-from actors.gang import worker_environment
+from actors.gang import last_line, worker_environment
 from actors.remote_class import remote_class
 from study.errors import SparsingError
 from study.journal import Journal

@@ -27,10 +27,12 @@ import ray
 from actors.assignment import Assignment
 from actors.checkpoint_folders import complete_steps
 from actors.cluster import cluster_has_gpus, missing, nodes_of_cluster, shard_bundle
-from actors.gang import Gang, remove_leftovers, worker_environment
+from actors.failures import past_failures
+from actors.gang import Gang, describe, remove_leftovers, worker_environment
+from actors.policy import Kind, PastFailure, Restart, RunFailure, decide, replaced_batches
 from actors.remote_class import remote_class
+from actors.room import Room
 from study.definition import Resources, Study
-from study.errors import SparsingError
 from study.lease import Lease
 from study.plan import Run, plan_runs, training_flops
 from study.requests import stopped_runs
@@ -39,8 +41,12 @@ from study.store import StudyStore
 
 log = logging.getLogger("sparsing.controller")
 
-RESTARTS_WITHOUT_PROGRESS = 2
-"""A run that fails more often than this without a new checkpoint in between is failed."""
+AS_MEASURING = {
+    Kind.SHARD_LOST: Kind.MEASURER_LOST,
+    Kind.SHARD_FAILED: Kind.MEASURING_FAILED,
+    Kind.BAD_INPUT: Kind.MEASURING_FAILED,
+}
+"""Kinds of failures of actors in general, as those of a measurer are called."""
 PLACEMENTS_AT_ONCE = 2
 """Gangs that ask for room at the same time: two, so that what becomes free is taken at once."""
 LOOK_SECONDS = 1.0
@@ -48,7 +54,7 @@ LOOK_SECONDS = 1.0
 ROOM_SECONDS = 10.0
 """Between looks at whether a waiting run fits on the cluster at all."""
 
-Measurer = remote_class("actors.measurer", "Measurer", ("measure_live", "measure_final"))
+Measurer = remote_class("actors.measurer", "Measurer", ("measure_live", "measure_final", "node"))
 
 
 @dataclass
@@ -62,8 +68,11 @@ class RunProgress:
     gang: Gang | None = None
     live_measured: set[int] = field(default_factory=set)
     final_measured: bool = False
-    failures_without_progress: int = 0
+    failures: list[PastFailure] = field(default_factory=list)
+    not_before: float = 0.0
+    """Monotonic time of this process until which nothing is started for the run."""
     checkpoints_at_start: int = 0
+    """Complete ones when the newest attempt began."""
     checkpoints: list[int] = field(default_factory=list)
     """Steps of the complete ones, as they were seen last."""
 
@@ -92,7 +101,9 @@ class Controller:
         self.data_path = data_path
         self.lease = lease
         self._gang, self._measurer = gang, measurer
-        self.measurers: list[Any] = []
+        self.room = Room(self.study.resources)
+        self.measurers: dict[Any, Any] = {}
+        """Each with its node's id, to come."""
         self.measuring: dict[Any, tuple[Any, RunProgress, int | None]] = {}
         self.runs = [self._recall(run) for run in plan_runs(self.study)]
         self._queue = _in_order(self.study, self.runs)
@@ -114,6 +125,7 @@ class Controller:
             attempt=max(states["attempt"].to_list(), default=0),
             live_measured=by_stage["live"],
             final_measured=by_stage["final"] >= set(run.checkpoint_steps),
+            failures=past_failures(self.store, run.id),
         )
 
     @property
@@ -194,7 +206,7 @@ class Controller:
     def _admit_next(self) -> None:
         """Take up planned runs in their order, as far as the study's caps and the queue allow."""
         for progress in self._queue:
-            if progress.state != "planned":
+            if progress.state != "planned" or time.monotonic() < progress.not_before:
                 continue
             progress.checkpoints = complete_steps(self.store.path, progress.run.id)
             if progress.checkpoints and progress.checkpoints[-1] == progress.run.steps:
@@ -228,18 +240,21 @@ class Controller:
             run=progress.run,
             attempt=progress.attempt,
             token=self.lease.token,
-            world_size=self.study.resources.shards,
+            world_size=self.room.world_size(progress.run),
+            replaced_steps=replaced_batches(progress.failures),
         )
+        # In the store first: the fence of the attempt before looks there.
+        self._enter(progress, "waiting", world_size=assignment.world_size)
         progress.gang = self._gang(assignment, self.study.resources)
-        self._enter(progress, "waiting")
 
     def _follow(self, progress: RunProgress) -> None:
         """Follow a gang from its placement to its end."""
         assert progress.gang
         try:
             state = progress.gang.poll()
-        except ray.exceptions.RayError as error:
-            self._fail_attempt(progress, error)
+        except RunFailure as failure:
+            self._release(progress)
+            self._fail(progress, failure)
             return
         if state == "training" and progress.state == "waiting":
             # The shard itself writes this state to the store: it knows device and precision.
@@ -248,25 +263,60 @@ class Controller:
             self._release(progress)
             progress.checkpoints = complete_steps(self.store.path, progress.run.id)
             self._enter(progress, "measuring")
-
-    def _fail_attempt(self, progress: RunProgress, error: Exception) -> None:
-        """After a failure: start again from the newest checkpoint, or give the run up."""
-        self._release(progress)
-        cause = getattr(error, "cause", None)
-        own_fault = isinstance(cause, SparsingError)
-        lost = isinstance(error, ray.exceptions.RayActorError)
-        what = "a shard was lost" if lost else "a shard failed"
-        reason = str(cause) if own_fault else f"{what}: {last_line(error)}"
-        progress.checkpoints = complete_steps(self.store.path, progress.run.id)
-        made_progress = len(progress.checkpoints) > progress.checkpoints_at_start
-        failures = 1 if made_progress else progress.failures_without_progress + 1
-        progress.failures_without_progress = failures
-        if own_fault or failures > RESTARTS_WITHOUT_PROGRESS:
-            self._enter(progress, "failed", reason)
         else:
-            self._enter(progress, "planned", f"restarting: {reason}")
+            self._resize(progress, state)
 
-    def _enter(self, progress: RunProgress, state: str, reason: str | None = None) -> None:
+    def _resize(self, progress: RunProgress, state: str) -> None:
+        """Let a gang that finds no room any more go on smaller, and one that may grow, larger."""
+        assert progress.gang
+        shards = progress.gang.assignment.world_size
+        if state == "placing":
+            resized = self.room.world_size(progress.run) != shards
+        elif state == "training" and self.room.may_grow(progress.run, shards):
+            done = progress.checkpoints
+            # Just after a checkpoint, so that nothing is trained twice.
+            resized = len(done) > progress.checkpoints_at_start and done[-1] < progress.run.steps
+        else:
+            resized = False
+        if resized:
+            self._release(progress)
+            self._enter(progress, "planned", f"the cluster has changed: not {shards} shards now")
+
+    def _fail(
+        self, progress: RunProgress, failure: RunFailure, retry_state: str = "planned"
+    ) -> None:
+        """After a failure, as the policy says: once more, or give the run up."""
+        run = progress.run
+        done = progress.checkpoints = complete_steps(self.store.path, run.id)
+        step = done[-1] if done else 0
+        decision = decide(failure, progress.failures, step, self.study.stability)
+        if not isinstance(decision, Restart):
+            self._release(progress)
+            reason = f"{failure}; {decision.why}" if decision.why else str(failure)
+            self._enter(progress, "failed", reason, failure.kind)
+            return
+        past = PastFailure(kind=failure.kind, checkpoint_step=step, batch_step=decision.batch_step)
+        progress.failures.append(past)
+        progress.not_before = time.monotonic() + decision.pause_seconds
+        when = f" in {decision.pause_seconds:.0f} s" if decision.pause_seconds else ""
+        self._enter(
+            progress,
+            retry_state,
+            f"once more{when}: {failure}",
+            failure.kind,
+            replaced_step=decision.batch_step,
+        )
+
+    def _enter(
+        self,
+        progress: RunProgress,
+        state: str,
+        reason: str | None = None,
+        failure_kind: Kind | None = None,
+        *,
+        replaced_step: int | None = None,
+        world_size: int | None = None,
+    ) -> None:
         """Change a run's state, in the store first."""
         self.lease.check()
         step = progress.checkpoints[-1] if progress.checkpoints else 0
@@ -275,7 +325,9 @@ class Controller:
             "tokens": step * progress.run.batch_tokens,
             "state": state,
             "reason": reason,
-            "world_size": self.study.resources.shards,
+            "world_size": world_size,
+            "failure_kind": failure_kind,
+            "replaced_step": replaced_step,
         }
         run, attempt = progress.run.id, progress.attempt
         with self.store.writer("runs", run=run, attempt=attempt, stream="controller") as writer:
@@ -288,6 +340,8 @@ class Controller:
         taken = {(p.run.id, step) for _, p, step in self.measuring.values()}
         found: list[tuple[RunProgress, int | None]] = []
         for progress in self.runs:
+            if time.monotonic() < progress.not_before:
+                continue
             if progress.state == "training":
                 new = [s for s in progress.checkpoints if s not in progress.live_measured]
                 found += [(progress, step) for step in new]
@@ -322,8 +376,8 @@ class Controller:
             num_gpus=self._measurer_gpus(),
             runtime_env=worker_environment(threads=1),
         )
-        measurer = actor.remote(str(self.store.path), self.data_path)
-        self.measurers.append(measurer)
+        measurer: Any = actor.remote(str(self.store.path), self.data_path)
+        self.measurers[measurer] = measurer.node.remote()
         return measurer
 
     def _measurer_gpus(self) -> int:
@@ -349,17 +403,16 @@ class Controller:
             else:
                 progress.live_measured.add(step)
 
-    def _fail_measurement(self, measurer: Any, progress: RunProgress, error: Exception) -> None:
+    def _fail_measurement(
+        self, measurer: Any, progress: RunProgress, error: ray.exceptions.RayError
+    ) -> None:
         """A measurer that died is replaced; a measurement that raised fails its run."""
-        progress.failures_without_progress += 1
         lost = isinstance(error, ray.exceptions.RayActorError)
-        if lost:
-            self.measurers.remove(measurer)
-        if lost and progress.failures_without_progress <= RESTARTS_WITHOUT_PROGRESS:
-            log.warning("a measurer was lost and is replaced: %s", last_line(error))
-            return
-        self._release(progress)
-        self._enter(progress, "failed", f"measuring failed: {last_line(error)}")
+        node = self.measurers.pop(measurer) if lost else self.measurers[measurer]
+        here = ray.get(node) if ray.wait([node], timeout=0)[0] and lost else None
+        failure = describe(error, "the measurer", here)
+        kind = AS_MEASURING.get(failure.kind, failure.kind)
+        self._fail(progress, RunFailure(f"measuring: {failure}", kind), progress.state)
 
 
 def _in_order(study: Study, runs: list[RunProgress]) -> list[RunProgress]:
@@ -368,9 +421,3 @@ def _in_order(study: Study, runs: list[RunProgress]) -> list[RunProgress]:
         return runs
     vocabulary = study.data.tokenizer.entries
     return sorted(runs, key=lambda p: -training_flops(p.run, vocabulary))
-
-
-def last_line(error: Exception) -> str:
-    """The line of a Ray error that says what happened."""
-    lines = [line for line in str(error).strip().splitlines() if line.strip()]
-    return lines[-1].strip() if lines else type(error).__name__

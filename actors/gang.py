@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,11 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from actors.assignment import Assignment
 from actors.cluster import nodes_of_cluster, shard_bundle
+from actors.policy import Kind, RunFailure, as_failure, most_telling
 from actors.remote_class import remote_class
+from actors.watchdog import Watchdog
 from study.definition import Resources
+from study.errors import FencedError
 
 
 def worker_environment(threads: int) -> dict[str, Any]:
@@ -32,7 +37,11 @@ def worker_environment(threads: int) -> dict[str, Any]:
     }
 
 
-TrainingShard = remote_class("actors.shard", "TrainingShard", ("meeting_point", "train"))
+COLLATERAL_SECONDS = 5.0
+"""When a shard fails because its peer is gone, the peer's own end shows within so long."""
+
+
+TrainingShard = remote_class("actors.shard", "TrainingShard", ("meeting_point", "train", "beat"))
 
 
 class Gang:
@@ -57,6 +66,9 @@ class Gang:
         self._meeting_point: Any = None
         self._training: list[Any] = []
         self._running: list[Any] = []
+        self._nodes: list[str] = []
+        self._failed_since: float | None = None
+        self._pulse: PulseTaker | None = None
 
     @property
     def gpus(self) -> float:
@@ -79,31 +91,68 @@ class Gang:
         """Go on where possible; the gang's state: placing, starting, training or ended.
 
         Raises:
-            ray.exceptions.RayError: a shard died, or raised (then with its error as the cause).
+            RunFailure: a shard died or raised, or nothing gets on.
+            FencedError: a newer attempt has been started.
         """
         if not self._shards:
             if not _is_ready(self._placed):
                 return "placing"
             self._start()
         if not self._training:
-            if not _is_ready(self._meeting_point):
-                return "starting"
+            return self._poll_meeting_point()
+        done, running = ray.wait(self._training, num_returns=len(self._training), timeout=0)
+        self._running = running
+        failures = [failure for task in done if (failure := self._failure_of(task))]
+        if failures:
+            self._judge(failures, waiting=bool(running))
+        elif running:
+            assert self._pulse
+            self._pulse.take()
+        return "training" if running else "ended"
+
+    def _poll_meeting_point(self) -> str:
+        if not _is_ready(self._meeting_point):
+            return "starting"
+        try:
             address, port = ray.get(self._meeting_point)
-            self._training = [shard.train.remote(address, port) for shard in self._shards]
-            self._running = self._training
-        done, self._running = ray.wait(self._running, num_returns=len(self._running), timeout=0)
-        ray.get(done)
-        return "training" if self._running else "ended"
+        except ray.exceptions.RayError as error:
+            raise self._describe(error, rank=0) from None
+        self._training = [shard.train.remote(address, port) for shard in self._shards]
+        self._running = self._training
+        self._pulse = PulseTaker(self._shards[0], self.resources.hang_seconds)
+        return "starting"
+
+    def _failure_of(self, task: Any) -> RunFailure | None:
+        try:
+            ray.get(task)
+        except ray.exceptions.RayError as error:
+            return self._describe(error, rank=self._training.index(task))
+        return None
+
+    def _judge(self, failures: list[RunFailure], waiting: bool) -> None:
+        """Raise the failure that explains the others; give the others some time to show it."""
+        now = time.monotonic()
+        self._failed_since = self._failed_since or now
+        told = most_telling(failures)
+        collateral = told.kind == Kind.SHARD_FAILED and waiting
+        if not collateral or now - self._failed_since > COLLATERAL_SECONDS:
+            raise told
+
+    def _describe(self, error: ray.exceptions.RayError, rank: int) -> RunFailure:
+        return describe(error, f"shard {rank}", self._nodes[rank])
 
     def _start(self) -> None:
         actor: Any = ray.remote(self._shard_class)
         bundle = self._bundle.resources
         assignment = self.assignment
+        places = placement_group_table(self._group)["bundles_to_node_id"]
+        self._nodes = [places[rank] for rank in range(assignment.world_size)]
         for rank in range(assignment.world_size):
             options = actor.options(
                 name=f"{_name(assignment)}/shard-{rank}",
                 num_cpus=bundle["CPU"],
                 num_gpus=bundle.get("GPU", 0),
+                max_concurrency=2,  # the second answers `beat`
                 runtime_env=worker_environment(self.resources.threads_per_shard),
                 scheduling_strategy=PlacementGroupSchedulingStrategy(
                     self._group, placement_group_bundle_index=rank
@@ -117,6 +166,64 @@ class Gang:
         for shard in self._shards:
             ray.kill(shard, no_restart=True)
         remove_placement_group(self._group)
+
+
+class PulseTaker:
+    """Asks a gang's shard 0 for its pulse, and hears when it gets on no more; never waits."""
+
+    def __init__(self, shard: Any, hang_seconds: float) -> None:
+        self._shard = shard
+        self._asked: Any = None
+        self._next = self._now = time.monotonic()
+        self._watchdog = Watchdog(hang_seconds, self._now)
+
+    def take(self) -> None:
+        """Take an answer that has come, ask again when it is time.
+
+        Raises:
+            RunFailure: the gang hangs.
+        """
+        now = time.monotonic()
+        if self._asked is not None and _is_ready(self._asked):
+            # That the shard is dead its own task will tell.
+            with suppress(ray.exceptions.RayError):
+                self._watchdog.hear(ray.get(self._asked), now)
+            self._asked = None
+        if self._asked is None and now >= self._next:
+            self._asked = self._shard.beat.remote()
+            self._next = now + self._watchdog.ask_seconds()
+        if hang := self._watchdog.hang(now):
+            raise RunFailure(hang, Kind.HUNG)
+
+
+def describe(error: ray.exceptions.RayError, who: str, node: str | None) -> RunFailure:
+    """A Ray error as a failure of a kind.
+
+    Args:
+        error: of an actor's task.
+        who: the actor, for people.
+        node: id of the node where it was; None where that is not known.
+
+    Raises:
+        FencedError: that is what the actor raised.
+    """
+    cause = getattr(error, "cause", None)
+    if isinstance(cause, FencedError):
+        raise cause from None
+    if isinstance(cause, Exception):
+        return as_failure(cause)
+    if isinstance(error, ray.exceptions.RayActorError):
+        alive = {each["NodeID"] for each in ray.nodes() if each["Alive"]}
+        if error.preempted or (node is not None and node not in alive):
+            return RunFailure(f"the node of {who} was lost", Kind.NODE_LOST)
+        return RunFailure(f"{who} was lost: {last_line(error)}", Kind.SHARD_LOST)
+    return RunFailure(f"{who} failed: {last_line(error)}", Kind.SHARD_FAILED)
+
+
+def last_line(error: Exception) -> str:
+    """The line of a Ray error that says what happened."""
+    lines = [line for line in str(error).strip().splitlines() if line.strip()]
+    return lines[-1].strip() if lines else type(error).__name__
 
 
 def remove_leftovers(study_path: Path) -> None:

@@ -12,6 +12,7 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
+import ray
 import torch
 
 from actors.checkpoint_folders import checkpoint_folder, complete_steps
@@ -53,6 +54,10 @@ class Measurer:
         self._profiles: dict[tuple[str, int], Profile] = {}
         self._found: dict[str, Found] = {}
         """What was found last for each run."""
+
+    def node(self) -> str:
+        """Id of the Ray node where it works."""
+        return ray.get_runtime_context().get_node_id()
 
     def measure_live(self, run: Run, step: int, attempt: int) -> None:
         """Measure one checkpoint with the CETT value of the newest checkpoints up to it."""

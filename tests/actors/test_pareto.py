@@ -215,13 +215,15 @@ def save_model(store: StudyStore, run: str, step: int) -> None:
     folder = checkpoint_folder(store.path, run, step)
     folder.mkdir(parents=True)
     weights = Transformer(config).state_dict()
-    save_file({f"weight/{n}": t for n, t in weights.items()}, folder / "shard-0.safetensors")
+    save_file(
+        {f"weight/{n}": t for n, t in weights.items()}, folder / "attempt-1-shard-0.safetensors"
+    )
     checkpoint = Checkpoint(
         run=run,
         attempt=1,
         step=step,
         tokens=step * 512,
-        files=shard_files(folder, 1),
+        files=shard_files(folder, 1, 1),
         config=vars(config),
         code_version="test",
         save_seconds=0.0,
