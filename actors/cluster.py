@@ -70,9 +70,9 @@ def nodes_of_cluster() -> list[Node]:
     ]
 
 
-def cluster_has_gpus(nodes: Sequence[Node] | None = None) -> bool:
-    """Whether any node of the connected cluster offers a GPU."""
-    return any(node.resources.get("GPU") for node in nodes or nodes_of_cluster())
+def cluster_has_gpus(nodes: Sequence[Node]) -> bool:
+    """Whether any of a cluster's nodes offers a GPU."""
+    return any(node.resources.get("GPU") for node in nodes)
 
 
 def shard_bundle(resources: Resources, nodes: Sequence[Node]) -> Bundle:

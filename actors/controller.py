@@ -18,63 +18,33 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
-import polars as pl
 import ray
 
 from actors.assignment import Assignment
 from actors.checkpoint_folders import complete_steps
-from actors.cluster import cluster_has_gpus, missing, nodes_of_cluster, shard_bundle
-from actors.failures import past_failures
-from actors.gang import Gang, describe, remove_leftovers, worker_environment
+from actors.cluster import cluster_has_gpus, missing, nodes_of_cluster
+from actors.gang import Gang, remove_leftovers
+from actors.measuring import Measurer, Measuring, Wanted
 from actors.policy import Kind, PastFailure, Restart, RunFailure, decide, replaced_batches
-from actors.remote_class import remote_class
+from actors.progress import RunProgress, in_order, recall
 from actors.room import Room
 from study.definition import Resources, Study
 from study.lease import Lease
-from study.plan import Run, plan_runs, training_flops
+from study.plan import plan_runs
 from study.requests import stopped_runs
 from study.status import ENDED
 from study.store import StudyStore
 
 log = logging.getLogger("sparsing.controller")
 
-AS_MEASURING = {
-    Kind.SHARD_LOST: Kind.MEASURER_LOST,
-    Kind.SHARD_FAILED: Kind.MEASURING_FAILED,
-    Kind.BAD_INPUT: Kind.MEASURING_FAILED,
-}
-"""Kinds of failures of actors in general, as those of a measurer are called."""
 PLACEMENTS_AT_ONCE = 2
 """Gangs that ask for room at the same time: two, so that what becomes free is taken at once."""
 LOOK_SECONDS = 1.0
 """Between looks at what does not report by itself: new checkpoints, requests in the store."""
 ROOM_SECONDS = 10.0
 """Between looks at whether a waiting run fits on the cluster at all."""
-
-Measurer = remote_class("actors.measurer", "Measurer", ("measure_live", "measure_final", "node"))
-
-
-@dataclass
-class RunProgress:
-    """A run as the controller sees it."""
-
-    run: Run
-    state: str = "planned"
-    reason: str | None = None
-    attempt: int = 0
-    gang: Gang | None = None
-    live_measured: set[int] = field(default_factory=set)
-    final_measured: bool = False
-    failures: list[PastFailure] = field(default_factory=list)
-    not_before: float = 0.0
-    """Monotonic time of this process until which nothing is started for the run."""
-    checkpoints_at_start: int = 0
-    """Complete ones when the newest attempt began."""
-    checkpoints: list[int] = field(default_factory=list)
-    """Steps of the complete ones, as they were seen last."""
 
 
 class Controller:
@@ -100,33 +70,13 @@ class Controller:
         self.study: Study = store.study
         self.data_path = data_path
         self.lease = lease
-        self._gang, self._measurer = gang, measurer
+        self._gang = gang
         self.room = Room(self.study.resources)
-        self.measurers: dict[Any, Any] = {}
-        """Each with its node's id, to come."""
-        self.measuring: dict[Any, tuple[Any, RunProgress, int | None]] = {}
-        self.runs = [self._recall(run) for run in plan_runs(self.study)]
-        self._queue = _in_order(self.study, self.runs)
+        self.measuring = Measuring(store, data_path, measurer)
+        self.runs = [recall(store, run) for run in plan_runs(self.study)]
+        self._queue = in_order(self.study, self.runs)
         self._looked = self._looked_at_room = -math.inf
         remove_leftovers(store.path)
-
-    def _recall(self, run: Run) -> RunProgress:
-        """A run's progress, from the store alone."""
-        states = self.store.scan("runs", run=run.id).sort("written_at").collect()
-        measured = (
-            self.store.scan("sparsity", run=run.id).select("stage", "step").unique().collect()
-        )
-        by_stage = {
-            stage: set(measured.filter(pl.col("stage") == stage)["step"].to_list())
-            for stage in ("live", "final")
-        }
-        return RunProgress(
-            run=run,
-            attempt=max(states["attempt"].to_list(), default=0),
-            live_measured=by_stage["live"],
-            final_measured=by_stage["final"] >= set(run.checkpoint_steps),
-            failures=past_failures(self.store, run.id),
-        )
 
     @property
     def ended(self) -> bool:
@@ -153,13 +103,14 @@ class Controller:
             if progress.state in ("waiting", "training"):
                 self._follow(progress)
         self._admit_next()
-        self._collect_measurements()
-        self._hand_out_measurements()
+        for progress, step, failure in self.measuring.collect():
+            self._end_measurement(progress, step, failure)
+        self.measuring.hand_out(self._wanted_measurements())
 
     def wait(self, timeout_seconds: float) -> None:
         """Return as soon as `tick` can go on with something, or after so long."""
         awaited = [ref for p in self.runs if p.gang for ref in p.gang.awaited]
-        awaited += list(self.measuring)
+        awaited += self.measuring.awaited
         if awaited:
             ray.wait(awaited, timeout=timeout_seconds)
         else:
@@ -169,8 +120,7 @@ class Controller:
         """End all actors; the store holds everything needed to go on."""
         for progress in self.runs:
             self._release(progress)
-        for measurer in self.measurers:
-            ray.kill(measurer, no_restart=True)
+        self.measuring.stop()
 
     def record_stop(self, reason: str) -> None:
         """Tell the store that what has not ended is stopped."""
@@ -230,8 +180,8 @@ class Controller:
 
     def _start(self, progress: RunProgress) -> None:
         """Ask for a gang for a run."""
-        if cluster_has_gpus():
-            self._start_measurers()
+        if cluster_has_gpus(nodes_of_cluster()):
+            self.measuring.start()
         progress.attempt += 1
         progress.checkpoints_at_start = len(progress.checkpoints)
         assignment = Assignment(
@@ -335,10 +285,9 @@ class Controller:
         progress.state, progress.reason = state, reason
         log.info("%s: %s%s", run, state, f" ({reason})" if reason else "")
 
-    def _open_measurements(self) -> list[tuple[RunProgress, int | None]]:
-        """What could be measured now: (run, step), or (run, None) for its final measurement."""
-        taken = {(p.run.id, step) for _, p, step in self.measuring.values()}
-        found: list[tuple[RunProgress, int | None]] = []
+    def _wanted_measurements(self) -> list[Wanted]:
+        """What could be measured now."""
+        found: list[Wanted] = []
         for progress in self.runs:
             if time.monotonic() < progress.not_before:
                 continue
@@ -347,77 +296,17 @@ class Controller:
                 found += [(progress, step) for step in new]
             if progress.state == "measuring":
                 found.append((progress, None))
-        return [(p, s) for p, s in found if (p.run.id, s) not in taken]
+        return found
 
-    def _hand_out_measurements(self) -> None:
-        busy = {measurer for measurer, _, _ in self.measuring.values()}
-        for progress, step in self._open_measurements():
-            measurer = next((m for m in self.measurers if m not in busy), None)
-            if measurer is None and len(self.measurers) < self.study.resources.measurers:
-                measurer = self._start_measurer()
-            if measurer is None:
-                return
-            busy.add(measurer)
-            if step is None:
-                task = measurer.measure_final.remote(progress.run, progress.attempt)
-            else:
-                task = measurer.measure_live.remote(progress.run, step, progress.attempt)
-            self.measuring[task] = (measurer, progress, step)
-
-    def _start_measurers(self) -> None:
-        """All of them, before the gangs: training must not take the GPUs that they need."""
-        while len(self.measurers) < self.study.resources.measurers:
-            self._start_measurer()
-
-    def _start_measurer(self) -> Any:
-        # A GPU of its own, where one is left beside a gang.
-        actor: Any = ray.remote(self._measurer).options(
-            num_cpus=0,
-            num_gpus=self._measurer_gpus(),
-            runtime_env=worker_environment(threads=1),
-        )
-        measurer: Any = actor.remote(str(self.store.path), self.data_path)
-        self.measurers[measurer] = measurer.node.remote()
-        return measurer
-
-    def _measurer_gpus(self) -> int:
-        nodes = nodes_of_cluster()
-        there = sum(node.resources.get("GPU", 0) for node in nodes)
-        gang = shard_bundle(self.study.resources, nodes).resources.get("GPU", 0)
-        needed = gang * self.study.resources.shards + self.study.resources.measurers
-        return 1 if there >= needed else 0
-
-    def _collect_measurements(self) -> None:
-        if not self.measuring:
-            return
-        done, _ = ray.wait(list(self.measuring), num_returns=len(self.measuring), timeout=0)
-        for task in done:
-            measurer, progress, step = self.measuring.pop(task)
-            try:
-                ray.get(task)
-            except ray.exceptions.RayError as error:
-                self._fail_measurement(measurer, progress, error)
-                continue
-            if step is None:
-                self._enter(progress, "done")
-            else:
-                progress.live_measured.add(step)
-
-    def _fail_measurement(
-        self, measurer: Any, progress: RunProgress, error: ray.exceptions.RayError
+    def _end_measurement(
+        self, progress: RunProgress, step: int | None, failure: RunFailure | None
     ) -> None:
-        """A measurer that died is replaced; a measurement that raised fails its run."""
-        lost = isinstance(error, ray.exceptions.RayActorError)
-        node = self.measurers.pop(measurer) if lost else self.measurers[measurer]
-        here = ray.get(node) if ray.wait([node], timeout=0)[0] and lost else None
-        failure = describe(error, "the measurer", here)
-        kind = AS_MEASURING.get(failure.kind, failure.kind)
-        self._fail(progress, RunFailure(f"measuring: {failure}", kind), progress.state)
-
-
-def _in_order(study: Study, runs: list[RunProgress]) -> list[RunProgress]:
-    """The order in which runs start, as resources.order says."""
-    if study.resources.order == "as_defined":
-        return runs
-    vocabulary = study.data.tokenizer.entries
-    return sorted(runs, key=lambda p: -training_flops(p.run, vocabulary))
+        """A measurement that failed is made again, or fails its run, as the policy says."""
+        if progress.state in ENDED:
+            return
+        if failure:
+            self._fail(progress, failure, progress.state)
+        elif step is None:
+            self._enter(progress, "done")
+        else:
+            progress.live_measured.add(step)
