@@ -23,7 +23,9 @@ BENCHMARKS = {
     "metric": "actors.bench_metric",
     "interval": "actors.bench_interval",
     "fit": "analysis.bench_fit",
+    "serve": "analysis.bench_serve",
     "ffn": "actors.bench_ffn",
+    "decode": "actors.bench_decode",
 }
 
 
@@ -106,7 +108,9 @@ def bench(name: str, repeats: int, as_json: bool) -> None:
       sparsing bench metric           CETT-PPL-1% against nested bisection; takes minutes
       sparsing bench interval         how often intervals of activation ratios hold the truth
       sparsing bench fit --json
+      sparsing bench serve            the live page, JSON, /metrics and Arrow; takes minutes
       sparsing bench ffn --repeats 15
+      sparsing bench decode           tokens per second, sparse against dense and transformers
     """
     cases: list[Case] = importlib.import_module(BENCHMARKS[name]).cases(repeats)
     if as_json:

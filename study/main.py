@@ -28,6 +28,7 @@ COMMANDS = {
     "resume": "actors.life_commands:resume",
     "logs": "actors.life_commands:logs",
     "measure": "actors.measure_command:measure",
+    "generate": "actors.generate_command:generate",
     "data": "actors.data.commands:data",
     "laws": "analysis.commands:laws",
     "predict": "analysis.commands:predict",
