@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from typing import Any
+
 import click
 import ray
 
@@ -17,6 +20,9 @@ from study.status_commands import live_view
 from study.store import StudyStore
 
 LOOPBACK = "127.0.0.1"
+ANSWER_SECONDS = 2.0
+"""An actor whose work has ended says so within this time."""
+POLL_SECONDS = 0.2
 
 
 def conduct(
@@ -38,7 +44,7 @@ def conduct(
     """
     connect(address)
     try:
-        actor, ours = find_conductor(store.path), False
+        actor, ours = _at_work(store), False
         if actor is None:
             check_room(store.study.resources)
             if not address:
@@ -64,11 +70,23 @@ def conduct(
     return outcome.failed
 
 
-def _follow(actor: object, store: StudyStore) -> Outcome:
+def _at_work(store: StudyStore) -> Any | None:
+    """The study's actor, unless its work has ended: then it is ended as well."""
+    actor = find_conductor(store.path)
+    if actor is None or not ray.wait([actor.outcome.remote()], timeout=ANSWER_SECONDS)[0]:
+        return actor
+    ray.kill(actor, no_restart=True)
+    deadline = time.monotonic() + STOP_SECONDS
+    while find_conductor(store.path) and time.monotonic() < deadline:
+        time.sleep(POLL_SECONDS)  # until its name is free
+    return None
+
+
+def _follow(actor: Any, store: StudyStore) -> Outcome:
     """Show the study until its actor's work has ended."""
     journal = Journal(store.path)
     journal.skip()
-    ended = actor.outcome.remote()  # type: ignore[attr-defined]
+    ended = actor.outcome.remote()
 
     def has_ended() -> bool:
         for line in journal.new_lines():

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 import polars as pl
 
-from study.errors import DefinitionError, NotFoundError
+from study.errors import DefinitionError, NotFoundError, SparsingError
 from study.journal import JOURNAL
 from study.lease import holder_of, is_held
 from study.load import load_study
@@ -18,6 +20,10 @@ from study.options import store_option
 from study.plan import find_run, plan_runs
 from study.requests import request_stop, withdraw_stop
 from study.store import StudyStore
+
+DRIVER_SECONDS = 20.0
+"""A job's driver ends so long after its study at most."""
+STOP_SECONDS = 60.0
 
 
 def cluster_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -72,7 +78,14 @@ def _submit(
 
     root = str(Path(root).expanduser().absolute())
     client = connect_jobs(address)
-    new = submit_study(client, study_id, root, definition, ship_code=code == "ship", python=python)
+    hand_over = partial(
+        submit_study, client, study_id, root, definition, ship_code=code == "ship", python=python
+    )
+    path, deadline = Path(root) / study_id, time.monotonic() + DRIVER_SECONDS
+    while not (new := hand_over()) and path.exists() and time.monotonic() < deadline:
+        if is_held(path):
+            break
+        time.sleep(1)  # the driver of a study that has just been stopped is about to end
     if as_json:
         click.echo(json.dumps({"study": study_id, "store": root, "submitted": new}))
         return
@@ -111,9 +124,22 @@ def stop(
         click.echo(f"{run} is stopped within seconds, or not started")
     elif is_held(store.path):
         request_stop(store.path)
-        click.echo(f"{store.study_id} is asked to stop; sparsing resume {store.study_id} goes on")
+        _wait_until_released(store)
+        click.echo(f"{store.study_id} is stopped; sparsing resume {store.study_id} goes on")
     else:
         click.echo(f"no controller of {store.study_id} is at work: nothing to stop")
+
+
+def _wait_until_released(store: StudyStore) -> None:
+    """Until the controller that was asked has stopped everything, and let the study go."""
+    deadline = time.monotonic() + STOP_SECONDS
+    while (holder := holder_of(store.path)) and not holder.released:
+        if time.monotonic() > deadline:
+            raise SparsingError(
+                f"asked {holder.owner} to stop {store.study_id}; it has not within "
+                f"{STOP_SECONDS:g} s, and will as soon as it looks"
+            )
+        time.sleep(0.2)
 
 
 @click.command()
