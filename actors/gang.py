@@ -52,6 +52,8 @@ def worker_environment(threads: int) -> dict[str, Any]:
     }
 
 
+TICK_SECONDS = 1.0
+"""The controller polls a gang at least so often, unless it is kept from it."""
 COLLATERAL_SECONDS = 5.0
 """When a shard fails because its peer is gone, the peer's own end shows within so long."""
 
@@ -163,8 +165,8 @@ class PulseTaker:
     def __init__(self, shard: Any, hang_seconds: float) -> None:
         self._shard = shard
         self._asked: Any = None
-        self._next = self._now = time.monotonic()
-        self._watchdog = Watchdog(hang_seconds, self._now)
+        self._next = self._last = time.monotonic()
+        self._watchdog = Watchdog(hang_seconds, self._next)
 
     def take(self) -> None:
         """Take an answer that has come, ask again when it is time.
@@ -173,6 +175,9 @@ class PulseTaker:
             RunFailure: the gang hangs.
         """
         now = time.monotonic()
+        # A controller that was busy or stopped heard nothing, and takes nobody for dead.
+        self._watchdog.forgive(max(0.0, now - self._last - TICK_SECONDS))
+        self._last = now
         if self._asked is not None and _is_ready(self._asked):
             # That the shard is dead its own task will tell.
             with suppress(ray.exceptions.RayError):
@@ -211,7 +216,9 @@ def describe(error: ray.exceptions.RayError, who: str, node: str | None) -> RunF
 
 def last_line(error: Exception) -> str:
     """The line of a Ray error that says what happened."""
-    lines = [line for line in str(error).strip().splitlines() if line.strip()]
+    # Ray guesses at causes, at length.
+    told = str(error).partition(" Some common causes")[0]
+    lines = [line for line in told.strip().splitlines() if line.strip()]
     return lines[-1].strip() if lines else type(error).__name__
 
 
