@@ -56,6 +56,8 @@ TICK_SECONDS = 1.0
 """The controller polls a gang at least so often, unless it is kept from it."""
 COLLATERAL_SECONDS = 5.0
 """When a shard fails because its peer is gone, the peer's own end shows within so long."""
+NODE_DEATH_SECONDS = 20.0
+"""A shard out of reach may have lost its node: Ray knows after so long at the latest."""
 
 
 class Gang:
@@ -72,6 +74,7 @@ class Gang:
         self._meeting_point: Any = None
         self._training: list[Any] = []
         self._failed_since: float | None = None
+        self._unreachable = False
         self._pulse: PulseTaker | None = None
 
     @property
@@ -116,6 +119,7 @@ class Gang:
         try:
             ray.get(task)
         except ray.exceptions.RayError as error:
+            self._unreachable |= isinstance(error, ray.exceptions.ActorUnavailableError)
             return self._describe(error, rank=self._training.index(task))
         return None
 
@@ -124,8 +128,12 @@ class Gang:
         now = time.monotonic()
         self._failed_since = self._failed_since or now
         told = most_telling(failures)
-        collateral = told.kind == Kind.SHARD_FAILED and waiting
-        if not collateral or now - self._failed_since > COLLATERAL_SECONDS:
+        patience_seconds = 0.0
+        if told.kind == Kind.SHARD_FAILED and waiting:
+            patience_seconds = COLLATERAL_SECONDS
+        elif told.kind == Kind.SHARD_LOST and self._unreachable:
+            patience_seconds = NODE_DEATH_SECONDS
+        if now - self._failed_since >= patience_seconds:
             raise told
 
     def _describe(self, error: ray.exceptions.RayError, rank: int) -> RunFailure:
