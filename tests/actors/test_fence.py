@@ -50,19 +50,19 @@ class Weights:
 
 def commit(folder: Path, attempt: int) -> str:
     """As a gang does it, without the fence: who committed in the end, or that it was fenced."""
-    for rank in range(SHARDS):
-        write_shard(Weights(attempt), folder, attempt, rank, SHARDS)  # type: ignore[arg-type]
-    about = Checkpoint(
-        run="r",
-        attempt=attempt,
-        step=5,
-        tokens=5,
-        files=shard_files(folder, attempt, SHARDS),
-        config={},
-        code_version="test",
-        save_seconds=0.0,
-    )
     try:
+        for rank in range(SHARDS):
+            write_shard(Weights(attempt), folder, attempt, rank, SHARDS)  # type: ignore[arg-type]
+        about = Checkpoint(
+            run="r",
+            attempt=attempt,
+            step=5,
+            tokens=5,
+            files=shard_files(folder, attempt, SHARDS),
+            config={},
+            code_version="test",
+            save_seconds=0.0,
+        )
         return str(write_marker(folder, about).attempt)
     except FencedError:
         return "fenced"
