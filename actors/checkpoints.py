@@ -104,6 +104,8 @@ def write_marker(folder: Path, checkpoint: Checkpoint) -> Checkpoint:
         finally:
             temporary.unlink(missing_ok=True)
         _sync(folder)
+    except FileNotFoundError:
+        raise _committed_by_another(folder, checkpoint.attempt) from None
     except OSError as error:
         raise StoreError(f"checkpoint {folder} cannot be written: {error}") from error
     clear_leftovers(folder, checkpoint.attempt)
