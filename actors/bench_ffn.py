@@ -112,13 +112,12 @@ def gpu_cases(name: str, repeats: int) -> list[Case]:
     """The Triton decode kernels against cuBLAS, in bfloat16."""
     from triton.testing import do_bench
 
-    from kernels import triton_decode
-    from kernels.ops import packed
+    from kernels.ops import decode_output, packed
 
     d_h, d_f = SHAPES[name]
     found = []
     for tokens in TOKENS:
-        for weak in WEAK[1:]:
+        for weak in WEAK:
             layers = Layers(d_h, d_f, tokens, weak, device="cuda", dtype=torch.bfloat16)
             ffn = layers.dense[0]
             # The kernels know ReLU without a shift: weak are the neurons whose rows are negative.
@@ -127,7 +126,7 @@ def gpu_cases(name: str, repeats: int) -> list[Case]:
             w_gate = (ffn.w_gate.weight.abs() * signs).contiguous()
             plain = GatedFFN.of(_holding(w_gate), ffn.w_in, ffn.w_out, functional.relu)
             arguments = (x, w_gate, ffn.w_in.weight, packed(ffn.w_out.weight), "relu")
-            sparse, dense = partial(triton_decode.decode, *arguments), partial(plain, x)
+            sparse, dense = partial(decode_output, *arguments), partial(plain, x)
             case = compare(
                 f"decode, GPU, {name}, {tokens} tokens, {weak:.0%} weak",
                 partial(do_bench, sparse),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from actors.data.order import TrainingOrder
 from actors.data.prepared import PreparedData
@@ -32,3 +33,31 @@ def trained(
         optimizer.step()
         optimizer.zero_grad()
     return Subject(model, model, config.vocabulary_size, device)
+
+
+LLAMA_NAMES = {
+    "attention.w_o": "self_attn.o_proj",
+    "ffn.w_gate": "mlp.gate_proj",
+    "ffn.w_in": "mlp.up_proj",
+    "ffn.w_out": "mlp.down_proj",
+    "attention_norm": "input_layernorm",
+    "ffn_norm": "post_attention_layernorm",
+}
+"""Parts of our layers under the names of LLaMA's."""
+
+
+def llama_weights(model: Transformer) -> dict[str, Tensor]:
+    """Copies of our weights under the names that LLaMA-like `transformers` models use."""
+    ours = model.state_dict()
+    theirs = {
+        "model.embed_tokens.weight": ours["embedding.weight"],
+        "model.norm.weight": ours["norm.weight"],
+    }
+    for i in range(model.config.layers):
+        prefix = f"model.layers.{i}."
+        parts = ours[f"layers.{i}.attention.w_qkv.weight"].chunk(3)
+        for part, weight in zip("qkv", parts, strict=True):
+            theirs[f"{prefix}self_attn.{part}_proj.weight"] = weight
+        for name, other in LLAMA_NAMES.items():
+            theirs[f"{prefix}{other}.weight"] = ours[f"layers.{i}.{name}.weight"]
+    return {name: weight.clone() for name, weight in theirs.items()}

@@ -1,4 +1,4 @@
-"""Hugging Face causal language models with a gated FFN, to be measured.
+"""Hugging Face causal language models with a gated FFN, to be measured or to write.
 
 From a local folder as `save_pretrained` writes it: config.json, tokenizer.json, safetensors. No
 network, no pickles, no code of the folder's own. `transformers` loads the model; each of its
@@ -48,6 +48,8 @@ class Foreign:
     """Precision its FFN weights are stored in."""
     computed: str
     """Precision it is computed in."""
+    ends: frozenset[int]
+    """Token ids that end a text."""
 
 
 class ForeignTokenizer:
@@ -71,6 +73,15 @@ class ForeignTokenizer:
         """Ids of each document, int64: with what its tokenizer adds, closed by the model's EOS."""
         encodings = self._inner.encode_batch_fast(texts, add_special_tokens=True)
         return [np.array(self._closed(e.ids), dtype=np.int64) for e in encodings]
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text that goes on: with what its tokenizer puts before it, without an EOS."""
+        ids = self._inner.encode(text, add_special_tokens=True).ids
+        return ids[:-1] if len(ids) > 1 and ids[-1:] == self._end else ids
+
+    def decode(self, ids: list[int]) -> str:
+        """Text of the ids, special tokens left out."""
+        return self._inner.decode(ids, skip_special_tokens=True)
 
     def _closed(self, ids: list[int]) -> list[int]:
         return ids if ids[-1:] == self._end else ids + self._end
@@ -116,6 +127,7 @@ def load_foreign(folder: Path, device: torch.device) -> Foreign:
         max_positions=config.max_position_embeddings,
         stored=stored,
         computed=str(next(model.parameters()).dtype).removeprefix("torch."),
+        ends=_ends(about, model),
     )
 
 
@@ -242,3 +254,10 @@ def _stored_precision(folder: Path) -> str:
 
 def _first(ids: int | list[int] | None) -> int | None:
     return ids[0] if isinstance(ids, list) else ids
+
+
+def _ends(about: dict[str, Any], model: Any) -> frozenset[int]:
+    """All ids that end a text: of the model's configuration and of its generation's."""
+    said = [about.get("eos_token_id"), getattr(model.generation_config, "eos_token_id", None)]
+    lists = [ids if isinstance(ids, list) else [ids] for ids in said if ids is not None]
+    return frozenset(i for ids in lists for i in ids)

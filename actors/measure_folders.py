@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +27,7 @@ SEQUENCE_TOKENS = 512
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """A model to be measured."""
+    """A model to be measured, or to write."""
 
     path: Path
     subject: Subject
@@ -44,6 +45,12 @@ class Model:
     """Precision it is computed in."""
     validation: PreparedData | None
     """The validation data of its study, where it has one."""
+    encode: Callable[[str], list[int]]
+    """Token ids of a text that goes on."""
+    decode: Callable[[list[int]], str]
+    """Text of token ids."""
+    ends: frozenset[int]
+    """Token ids that end a text."""
 
 
 def load(folder: Path, device: torch.device) -> Model:
@@ -80,6 +87,9 @@ def _foreign(folder: Path, device: torch.device) -> Model:
         stored=found.stored,
         computed=found.computed,
         validation=None,
+        encode=found.tokenizer.encode,
+        decode=found.tokenizer.decode,
+        ends=found.ends,
     )
 
 
@@ -114,6 +124,9 @@ def _own(folder: Path, device: torch.device) -> Model:
         stored="float32",
         computed="float32",
         validation=prepared,
+        encode=lambda text: tokenizer.encode([text])[0].tolist(),
+        decode=tokenizer.decode,
+        ends=frozenset({tokenizer.end_of_document}),
     )
 
 

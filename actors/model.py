@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from actors.past import Past, PastTokens
 from kernels.ffn import GatedFFN
 
 
@@ -74,8 +75,10 @@ class Attention(nn.Module):
         self.w_qkv = nn.Linear(config.d_h, 3 * config.d_h, bias=False)
         self.w_o = nn.Linear(config.d_h, config.d_h, bias=False)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        """(batch, tokens, d_h) -> (batch, tokens, d_h)."""
+    def forward(
+        self, x: Tensor, cos: Tensor, sin: Tensor, past: PastTokens | None = None
+    ) -> Tensor:
+        """(batch, tokens, d_h) -> (batch, tokens, d_h); `past` gives and takes keys and values."""
         batch, tokens, d_h = x.shape
         qk, v = (
             self.w_qkv(x)
@@ -83,7 +86,11 @@ class Attention(nn.Module):
             .split((2 * self.heads, self.heads), dim=2)
         )
         q, k = rotate(qk.transpose(1, 2), cos, sin).chunk(2, dim=1)
-        out = functional.scaled_dot_product_attention(q, k, v.transpose(1, 2), is_causal=True)
+        v = v.transpose(1, 2)
+        if past is not None:
+            k, v = past.extended(k, v)
+        # One token may look at all before it; several are the first, or `extended` refuses them.
+        out = functional.scaled_dot_product_attention(q, k, v, is_causal=tokens > 1)
         return self.w_o(out.transpose(1, 2).reshape(batch, tokens, d_h))
 
 
@@ -98,9 +105,11 @@ class Layer(nn.Module):
         self.ffn = GatedFFN(config.d_h, config.d_f, config.activation)
         self.residual_scale = config.residual_scale
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    def forward(
+        self, x: Tensor, cos: Tensor, sin: Tensor, past: PastTokens | None = None
+    ) -> Tensor:
         """(batch, tokens, d_h) -> (batch, tokens, d_h)."""
-        branch = self.attention(self.attention_norm(x), cos, sin)
+        branch = self.attention(self.attention_norm(x), cos, sin, past)
         x = torch.add(x, branch, alpha=self.residual_scale)
         return torch.add(x, self.ffn(self.ffn_norm(x)), alpha=self.residual_scale)
 
@@ -123,25 +132,51 @@ class Transformer(nn.Module):
             tokens: int64 (batch, tokens).
             targets: int64 (batch, tokens), the next tokens.
         """
-        cos, sin = self._positions(tokens.shape[1])
-        x = self.embedding(tokens) * self.config.scale_emb
-        cos, sin = cos.to(x.dtype), sin.to(x.dtype)
-        for layer in self.layers:
-            x = layer(x, cos, sin)
-        x = self.norm(x) / self.config.width
-        logits = functional.linear(x, self.embedding.weight).float()
+        logits = self._logits(self._hidden(tokens, None))
         if targets is None:
             return logits
         return functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
 
-    def _positions(self, tokens: int) -> tuple[Tensor, Tensor]:
+    def past(self, positions: int) -> Past:
+        """An empty past with room for so many tokens, for `next_logits`."""
+        weight = self.embedding.weight
+        heads, head_size = self.config.heads, self.config.d_h // self.config.heads
+        return Past(self.config.layers, (heads, positions, head_size), weight.device, weight.dtype)
+
+    def next_logits(self, tokens: Tensor, past: Past) -> Tensor:
+        """Logits (vocabulary,) of the token after these, float32; `past` grows by them.
+
+        Args:
+            tokens: int64 (tokens,); only the first call may give more than one.
+            past: of `self.past`, what earlier calls were given.
+
+        Raises:
+            ValueError: there is no room, or several tokens come after others.
+        """
+        return self._logits(self._hidden(tokens[None], past)[0, -1])
+
+    def _hidden(self, tokens: Tensor, past: Past | None) -> Tensor:
+        """What the layers make of tokens (batch, tokens): (batch, tokens, d_h)."""
+        before = past.tokens if past is not None else 0
+        cos, sin = self._positions(before, before + tokens.shape[1])
+        x = self.embedding(tokens) * self.config.scale_emb
+        cos, sin = cos.to(x.dtype), sin.to(x.dtype)
+        for index, layer in enumerate(self.layers):
+            x = layer(x, cos, sin, past.layers[index] if past is not None else None)
+        return x
+
+    def _logits(self, x: Tensor) -> Tensor:
+        x = self.norm(x) / self.config.width
+        return functional.linear(x, self.embedding.weight).float()
+
+    def _positions(self, start: int, end: int) -> tuple[Tensor, Tensor]:
         """Rotary tables on the model's device, made once and grown when needed."""
         device = self.embedding.weight.device
-        if self._rope is None or self._rope[0].shape[0] < tokens or self._rope[0].device != device:
+        if self._rope is None or self._rope[0].shape[0] < end or self._rope[0].device != device:
             head_size = self.config.d_h // self.config.heads
-            cos, sin = rope(tokens, head_size, self.config.rope_theta)
+            cos, sin = rope(max(end, 2 * start), head_size, self.config.rope_theta)
             self._rope = cos.to(device), sin.to(device)
-        return self._rope[0][:tokens], self._rope[1][:tokens]
+        return self._rope[0][start:end], self._rope[1][start:end]
 
     @torch.no_grad()
     def initialize(self, seed: int) -> Transformer:

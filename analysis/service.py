@@ -29,6 +29,7 @@ from analysis.service_errors import ERRORS, handle_errors
 from analysis.table_stream import stream_table
 from study.errors import DefinitionError, SparsingError
 from study.exporter import StoreCollector
+from study.values import MAX_COUNT
 
 
 class ArrowStream(StreamingResponse):
@@ -50,7 +51,7 @@ class TableAsked(Asked):
 
     columns: str | None = Field(None, description="Names of columns with commas between.")
     run: str | None = Field(None, description="Rows of this run only.")
-    limit: int | None = Field(None, ge=0, description="At most so many rows.")
+    limit: int | None = Field(None, ge=0, le=MAX_COUNT, description="At most so many rows.")
 
 
 def application(studies: Sequence[FollowedStudy], token: str | None = None) -> FastAPI:

@@ -27,6 +27,16 @@ class Crossover:
     """Largest active fraction, independent between tokens, at which leaving out pays."""
 
 
+@dataclass(frozen=True)
+class Decoding:
+    """Where the Triton kernels for few tokens beat cuBLAS on a GPU, with all neurons active."""
+
+    elements: int
+    """Of a weight matrix, at least."""
+    tokens: dict[torch.dtype, int]
+    """At once, at most."""
+
+
 SMALLEST = 2**20
 """Elements of a weight matrix from which on sparse products are considered at all."""
 LARGE = 2**23
@@ -55,6 +65,21 @@ COMPILED_LARGE: Table = {
 GATHERED: Table = {
     torch.float32: (Crossover(2, False, 0.12), Crossover(4, False, 0.06)),
 }
+
+# No GPU was measured yet: what `sparsing bench ffn` finds there with no weak neuron goes here.
+DECODING: dict[str, Decoding] = {}
+"""By the GPU's name, as `torch.cuda.get_device_name` says it."""
+
+
+def decode_pays(device: torch.device, dtype: torch.dtype, tokens: int, elements: int) -> bool:
+    """Whether the Triton kernels for few tokens are never slower than cuBLAS.
+
+    Whatever the active fraction: to ask a GPU for it would take longer than it can save.
+    """
+    if device.type != "cuda" or not DECODING:
+        return False
+    found = DECODING.get(_gpu(device))
+    return found is not None and elements >= found.elements and tokens <= found.tokens.get(dtype, 0)
 
 
 def may_pay(device: str, dtype: torch.dtype, tokens: int, elements: int) -> bool:
@@ -95,6 +120,11 @@ def _find(device: str, dtype: torch.dtype, tokens: int, elements: int) -> Crosso
 @torch.compiler.assume_constant_result
 def _is_compiled() -> bool:
     return compiled() is not None
+
+
+@torch.compiler.assume_constant_result
+def _gpu(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device)
 
 
 @torch.compiler.assume_constant_result

@@ -18,24 +18,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from kernels.activations import ACTIVATIONS, name_of
 from kernels.activity import Cett, Rule, StraightforwardRelu, out_norms
-from kernels.crossover import may_pay, products_pay
+from kernels.crossover import decode_pays, may_pay, products_pay
 from kernels.ops import (
     active_output,
+    decode_output,
     dense_output,
     neuron_outputs,
     neuron_products,
     packed,
     quickly,
+    recorded,
 )
 from kernels.thresholds import NeuronThresholds, neuron_thresholds
-
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "relu": functional.relu,
-    "silu": functional.silu,
-    "relu2": lambda x: functional.relu(x).square(),
-    "gelu": functional.gelu,
-}
 
 
 class GatedFFN(nn.Module):
@@ -59,6 +55,8 @@ class GatedFFN(nn.Module):
         """Called in each dense or masked forward with s, z (..., d_f) and the output (..., d_h)."""
         self.exact = False
         """Whether weak neurons are left out (`use_exact`)."""
+        self.activation: str | None = None
+        """What sigma is to the kernels of GPUs; None where they do not know it."""
         self.thresholds: Tensor | None
         self.register_buffer("thresholds", None, persistent=False)
 
@@ -109,6 +107,7 @@ class GatedFFN(nn.Module):
         self.thresholds = None
         if isinstance(rule, NeuronThresholds):
             self.thresholds = rule.thresholds.to(self.w_out.weight.device)
+        self.activation = name_of(self.sigma)
         self.exact = True
 
     def use_dense(self) -> None:
@@ -145,7 +144,10 @@ class GatedFFN(nn.Module):
     def _exact(self, x: Tensor) -> Tensor:
         if self.rule is not None or self.watcher is not None:
             raise ValueError("a rule or a watcher needs all neurons: call use_dense() first")
-        w_gate, w_in, w_out = self._weights()
+        w_gate, w_in, w_out = weights = self._weights()
+        few = decode_pays(x.device, x.dtype, len(x), w_gate.numel())
+        if few and self.activation and not recorded(x, *weights):
+            return quickly(decode_output, x, *weights, self.activation, self.thresholds)
         what = x.device.type, x.dtype, len(x), w_gate.numel()
         if products_pay(*what):
             gate = self.sigma(quickly(neuron_products, x, w_gate))

@@ -5,8 +5,10 @@ Written out for one token, with a list of neurons N (all of them, where there is
     neuron_products   z_i = gate_i (W x)_i      i in N; 0 where gate_i is 0 or |z_i| is too small
     neuron_outputs    y = sum of W_out[:, i] z_i over i in N; nothing is read where z_i is 0
     active_output     both, one after the other, or dense where that is faster
+    decode_output     the whole FFN of few tokens, by the Triton kernels on GPUs; no derivatives
 
-All have fake implementations and derivatives, so that `torch.compile` and autograd see through.
+All have fake implementations, and all but the last derivatives, so that `torch.compile` and
+autograd see through.
 What is left out is left out: where dense computes 0 * inf = NaN, the sparse way has 0.
 
 W_out is stored packed (`packed`): (d_h, d_f) with strides (1, d_h), a neuron's weights together.
@@ -14,6 +16,7 @@ W_out is stored packed (`packed`): (d_h, d_f) with strides (1, d_h), a neuron's 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +25,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from kernels import cpu_ffn
+from kernels.activations import ACTIVATIONS
 from kernels.activity import at_least
 from kernels.crossover import sparse_pays
 
@@ -103,6 +107,40 @@ def _active_output(
     return dense_output(x, gate, w_in, w_out, thresholds)
 
 
+def _decode_output(
+    x: Tensor,
+    w_gate: Tensor,
+    w_in: Tensor,
+    w_out: Tensor,
+    activation: str,
+    thresholds: Tensor | None = None,
+) -> Tensor:
+    """The gated FFN of few tokens, active neurons only: (tokens, d_h) -> (tokens, d_h).
+
+    On GPUs, and on processors where Triton interprets (`TRITON_INTERPRET=1`), by
+    `kernels.triton_decode`; on processors by the compiled products.
+
+    Args:
+        x: (tokens, d_h); float32 or bfloat16, on GPUs also float16.
+        w_gate, w_in: (d_f, d_h) contiguous, of x's dtype.
+        w_out: (d_h, d_f) packed (`packed`).
+        activation: a name of `kernels.activations`.
+        thresholds: (d_f,) float32, on |z_i|; None: neurons whose gate is not 0.
+
+    Raises:
+        ValueError, TypeError: as `neuron_products`.
+    """
+    if x.device.type != "cpu" or os.environ.get("TRITON_INTERPRET") == "1":
+        # Here, for a process without a GPU need not pay for loading Triton.
+        from kernels import triton_decode
+
+        return triton_decode.decode(x.contiguous(), w_gate, w_in, w_out, activation, thresholds)
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"activation {activation!r}: known are {', '.join(ACTIVATIONS)}")
+    gate = ACTIVATIONS[activation](_neuron_products(x, w_gate))
+    return _neuron_outputs(_neuron_products(x, w_in, None, gate, thresholds), w_out)
+
+
 neuron_products = torch.library.custom_op("sparsing::neuron_products", mutates_args=())(
     _neuron_products
 )
@@ -110,26 +148,31 @@ neuron_outputs = torch.library.custom_op("sparsing::neuron_outputs", mutates_arg
     _neuron_outputs
 )
 active_output = torch.library.custom_op("sparsing::active_output", mutates_args=())(_active_output)
+decode_output = torch.library.custom_op("sparsing::decode_output", mutates_args=())(_decode_output)
 
 
-def quickly(operator: Callable[..., Tensor], x: Tensor, *tensors: Tensor | None) -> Tensor:
+def recorded(*tensors: Tensor | None) -> bool:
+    """Whether autograd records what is done with these."""
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+
+
+def quickly(operator: Callable[..., Tensor], x: Tensor, *arguments: Tensor | str | None) -> Tensor:
     """Call an operator; directly, where no graph and no derivative is wanted.
 
     torch takes about 40 microseconds to find an operator that is written in Python: as long as
     reading the active neurons of a small FFN.
     """
-    recorded = torch.is_grad_enabled() and any(
-        t is not None and t.requires_grad for t in (x, *tensors)
-    )
-    if recorded or torch.compiler.is_compiling() or type(x) is not Tensor:
-        return operator(x, *tensors)
-    return _DIRECT[operator](x, *tensors)
+    tensors = [t for t in arguments if isinstance(t, Tensor)]
+    if recorded(x, *tensors) or torch.compiler.is_compiling() or type(x) is not Tensor:
+        return operator(x, *arguments)
+    return _DIRECT[operator](x, *arguments)
 
 
 _DIRECT: dict[Any, Callable[..., Tensor]] = {
     neuron_products: _neuron_products,
     neuron_outputs: _neuron_outputs,
     active_output: _active_output,
+    decode_output: _decode_output,
 }
 
 
@@ -162,6 +205,11 @@ def _(z, w_out, neurons=None):  # type: ignore[no-untyped-def]
 @active_output.register_fake
 def _(x, gate, w_in, w_out, thresholds=None):  # type: ignore[no-untyped-def]
     return x.new_empty(len(x), len(w_out))
+
+
+@decode_output.register_fake
+def _(x, w_gate, w_in, w_out, activation, thresholds=None):  # type: ignore[no-untyped-def]
+    return x.new_empty(x.shape)
 
 
 def _products_inputs(ctx, inputs, output):  # type: ignore[no-untyped-def]

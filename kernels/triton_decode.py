@@ -8,8 +8,8 @@
 No atomics: two runs give the same bits. Weights that no active neuron needs are never read.
 Values are float32 in registers, rounded where torch would round a tensor of the weights' type.
 
-Tested in Triton's interpreter and compiled for sm_80 and sm_90; not yet measured on a GPU, which
-is why `kernels.crossover` does not choose it.
+Tested in Triton's interpreter and compiled for sm_80 and sm_90; not yet measured on a GPU:
+`kernels.crossover` chooses it on GPUs that have been.
 """
 
 # mypy: disable-error-code="no-untyped-def"

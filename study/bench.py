@@ -23,7 +23,10 @@ BENCHMARKS = {
     "metric": "actors.bench_metric",
     "interval": "actors.bench_interval",
     "fit": "analysis.bench_fit",
+    "serve": "analysis.bench_serve",
     "ffn": "actors.bench_ffn",
+    "store": "study.bench_store",
+    "decode": "actors.bench_decode",
 }
 
 
@@ -106,7 +109,10 @@ def bench(name: str, repeats: int, as_json: bool) -> None:
       sparsing bench metric           CETT-PPL-1% against nested bisection; takes minutes
       sparsing bench interval         how often intervals of activation ratios hold the truth
       sparsing bench fit --json
+      sparsing bench serve            the live page, JSON, /metrics and Arrow; takes minutes
       sparsing bench ffn --repeats 15
+      sparsing bench store            appends against MLflow and TensorBoard, queries; takes minutes
+      sparsing bench decode           tokens per second, sparse against dense and transformers
     """
     cases: list[Case] = importlib.import_module(BENCHMARKS[name]).cases(repeats)
     if as_json:

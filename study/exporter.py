@@ -22,6 +22,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from study.by_run import ByRun, States
+from study.commit_delay import read_commit_delays
 from study.run_life import KINDS, read_lives
 from study.run_metrics import LawPoint, StudyNow, run_metrics
 from study.status import StudyStatus
@@ -55,6 +56,7 @@ class StudyMetrics:
         self._vocabulary = store.study.data.tokenizer.entries
         self._status, self._laws = status, laws
         self._lives = ByRun(store, "runs", partial(read_lives, store))
+        self._commits = ByRun(store, "steps", partial(read_commit_delays, store))
         self.rows = {table: ByRun(store, table, _counts(store, table)) for table in TABLES}
         self.fit_seconds = ByRun(store, "fits", partial(_fit_seconds, store))
         self.measure_seconds = ByRun(store, "sparsity", partial(_measure_seconds, store))
@@ -62,7 +64,8 @@ class StudyMetrics:
     def now(self, seen: States) -> StudyNow:
         """How its runs stand; `seen` as in ByRun."""
         lives, laws = self._lives.now(seen), self._laws(seen)
-        return StudyNow(self._status(seen), lives, laws, self._vocabulary)
+        commits = self._commits.now(seen)
+        return StudyNow(self._status(seen), lives, laws, commits, self._vocabulary)
 
 
 class StoreCollector(Collector):

@@ -9,7 +9,8 @@ A frame is a header, the ranges (first and last, 8 bytes each) and the payload; 
 little-endian. The header has a mark, the CRC of the frame before, the number of ranges, the bytes
 of the payload, its rows, and a CRC-32 of all the frame but itself. What counts is the longest
 prefix of whole frames, each of which names the one before it: a write that was torn, at whichever
-byte, is no commit, and any flipped bit ends the prefix.
+byte, is no commit, and any flipped bit ends the prefix. The first frame of a log that follows
+another one names that one's last, so the prefix goes over both, or ends with the first.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from study.coverage import Range
 
 MAGIC = b"SPRSLOG1"
 MARK = b"\xf5cmt"
+BEGIN_CRC = zlib.crc32(MAGIC)
+"""What the first frame of a log names when no log is before it."""
 _HEADER = struct.Struct("<4sIIIII")
 _STARTED = struct.Struct("<q")
 
@@ -54,6 +57,8 @@ class LogContent:
     """Arrow schema message; empty when not even that is whole."""
     started: float
     """When the log was begun, seconds since 1970."""
+    previous: int
+    """CRC of the last frame of the log before, or BEGIN_CRC."""
     commits: tuple[Frame, ...]
     """Those of the prefix that counts, in order."""
     valid_bytes: int
@@ -85,10 +90,10 @@ def frame_crc(frame: bytes) -> int:
     return int(_HEADER.unpack_from(frame)[-1])
 
 
-def encode_start(schema: pa.Schema) -> bytes:
-    """What a log begins with."""
+def encode_start(schema: pa.Schema, previous: int = BEGIN_CRC) -> bytes:
+    """What a log begins with; `previous` is `last_crc` of the log before it, if there is one."""
     payload = _STARTED.pack(time.time_ns() // 1000) + schema.serialize().to_pybytes()
-    return MAGIC + encode_frame(zlib.crc32(MAGIC), [], 0, payload)
+    return MAGIC + encode_frame(previous, [], 0, payload)
 
 
 def encode_commit(previous: int, ranges: Sequence[Range], batch: pa.RecordBatch) -> bytes:
@@ -98,10 +103,10 @@ def encode_commit(previous: int, ranges: Sequence[Range], batch: pa.RecordBatch)
 
 def read_log(data: bytes) -> LogContent:
     """What counts of a log's bytes; never raises for bytes that are wrong."""
-    at, crc = len(MAGIC), zlib.crc32(MAGIC)
+    at = len(MAGIC)
     first = _frame_at(data, at) if data[:at] == MAGIC else None
-    if first is None or first.previous != crc or first.ranges or len(first.payload) < 8:
-        return LogContent(b"", 0.0, (), 0, 0, len(data))
+    if first is None or first.ranges or len(first.payload) < _STARTED.size:
+        return LogContent(b"", 0.0, 0, (), 0, 0, len(data))
     commits = []
     last = first
     while (frame := _frame_at(data, last.stop)) is not None and frame.previous == last.crc:
@@ -109,7 +114,19 @@ def read_log(data: bytes) -> LogContent:
         last = frame
     started = _STARTED.unpack_from(first.payload)[0] / 1e6
     schema = bytes(first.payload[_STARTED.size :])
-    return LogContent(schema, started, tuple(commits), last.stop, last.crc, len(data))
+    return LogContent(
+        schema, started, first.previous, tuple(commits), last.stop, last.crc, len(data)
+    )
+
+
+def counting(logs: Iterable[LogContent]) -> Iterator[LogContent]:
+    """Of a stream's logs in their order those that count: each goes on where the last one ended."""
+    last: LogContent | None = None
+    for content in logs:
+        if last is not None and content.previous != last.last_crc:
+            return
+        yield content
+        last = content
 
 
 def whole_frames(data: bytes, start: int) -> Iterator[Frame]:

@@ -1,10 +1,11 @@
-"""Which files of a partition's folder count: sealed segments, and one log for each stream.
+"""Which files of a partition's folder count: sealed segments, and behind them each stream's logs.
 
 Rows of a stream are in generations, numbered from 0 without holes. A generation begins as a log,
 `_main-000003.log`, to which commits are appended; it ends as a part of a segment,
 `main-000003-000003-<digest>.parquet`, or, after compaction, `main-000000-000003-<digest>.parquet`.
 The digest is the beginning of the SHA-256 of the file. Nothing that has a segment's name ever
-changes, and no name comes back with other rows.
+changes, and no name comes back with other rows. Of several logs only the newest takes commits: the
+others are being made segments of.
 
 A file is removed only after another one that holds the same generations is there, so a folder may
 hold a generation twice for a moment, or for long when the remover was killed: then the larger range
@@ -77,7 +78,8 @@ class StreamFiles:
 
     stream: str
     segments: tuple[Segment, ...] = ()
-    log: Log | None = None
+    logs: tuple[Log, ...] = ()
+    """Generations behind the segments; the last one takes commits."""
     superseded: tuple[Segment | Log, ...] = ()
     """Files whose generations are in the segments."""
     problem: str | None = None
@@ -85,7 +87,12 @@ class StreamFiles:
 
     @property
     def next_generation(self) -> int:
-        """The generation of the log: the first that is in no segment."""
+        """The first generation that is not there yet."""
+        return self.logs[-1].generation + 1 if self.logs else self.next_sealed
+
+    @property
+    def next_sealed(self) -> int:
+        """The first generation that is in no segment."""
         return self.segments[-1].last + 1 if self.segments else 0
 
 
@@ -117,10 +124,10 @@ def _resolve(stream: str, segments: list[Segment], logs: list[Log]) -> StreamFil
         at = segment.last + 1
     live = sorted((log for log in logs if log.generation >= at), key=lambda log: log.generation)
     superseded += [log for log in logs if log.generation < at]
-    if live and live[-1].generation != at and problem is None:
-        problem = _problem(stream, at, live[-1].generation)
-    log = live[-1] if live else None
-    return StreamFiles(stream, tuple(chosen), log, tuple(superseded), problem)
+    for generation, log in enumerate(live, at):
+        if log.generation != generation and problem is None:
+            problem = _problem(stream, generation, log.generation)
+    return StreamFiles(stream, tuple(chosen), tuple(live), tuple(superseded), problem)
 
 
 def _problem(stream: str, at: int, found: int) -> str:

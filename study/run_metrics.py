@@ -30,6 +30,7 @@ class StudyNow:
     status: StudyStatus
     lives: dict[str, RunLife]
     laws: dict[str, LawPoint]
+    commit_seconds: dict[str, float]
     vocabulary: int
     """Tokens that its models know."""
 
@@ -41,6 +42,7 @@ class RunNow:
     status: RunStatus
     life: RunLife | None
     law: LawPoint | None
+    commit_seconds: float | None
     vocabulary: int
 
     @property
@@ -90,6 +92,11 @@ PER_RUN: tuple[tuple[str, str, Callable[[RunNow], float | None]], ...] = (
         "run_memory_bytes",
         "Peak of shard 0 while training: of its GPU, or resident on a CPU.",
         lambda run: run.status.memory_bytes,
+    ),
+    (
+        "store_commit_seconds",
+        "From the making of the oldest row of the newest commit to its writing, while training.",
+        lambda run: run.commit_seconds if run.training else None,
     ),
     ("run_checkpoints_total", "Complete ones.", lambda run: run.status.checkpoints),
     (
@@ -144,7 +151,8 @@ def run_metrics(studies: Sequence[StudyNow]) -> Iterator[Metric]:
 def _runs(study: StudyNow) -> Iterator[RunNow]:
     for status in study.status.runs:
         run = status.run.id
-        yield RunNow(status, study.lives.get(run), study.laws.get(run), study.vocabulary)
+        known = (study.lives.get(run), study.laws.get(run), study.commit_seconds.get(run))
+        yield RunNow(status, *known, study.vocabulary)
 
 
 def _states(runs: Sequence[tuple[str, RunNow]]) -> Iterator[Metric]:

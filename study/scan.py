@@ -8,6 +8,7 @@ stream, however long ago the frame was made.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
@@ -17,7 +18,7 @@ import pyarrow as pa
 from polars.io.plugins import register_io_source
 
 from study.commits import read_file
-from study.log import Frame, decode, read_log
+from study.log import Frame, LogContent, counting, decode, read_log
 from study.partition import StreamFiles, list_streams
 
 LISTINGS = 100
@@ -28,6 +29,11 @@ Folders = Callable[[], dict[str, Path]]
 """Folder of each run's files, by run, in order."""
 
 
+def read_logs(folder: Path, files: StreamFiles) -> Iterator[LogContent]:
+    """What counts of a stream's logs, in their order."""
+    return counting(read_log(read_file(folder / log.name)[0]) for log in files.logs)
+
+
 def again_when_vanished(read: Callable[[], T]) -> T:
     """What `read` returns, called again while a file that it listed is gone when it opens it."""
     for _ in range(LISTINGS - 1):
@@ -36,6 +42,16 @@ def again_when_vanished(read: Callable[[], T]) -> T:
         except FileNotFoundError:
             continue
     return read()
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Where a table's rows are at one moment: each row once."""
+
+    segments: list[Path]
+    """Parquet files, of one run's stream after the other."""
+    tails: list[pa.Table]
+    """What is in no Parquet file yet; one table for each schema version."""
 
 
 class TableSource:
@@ -74,27 +90,33 @@ class TableSource:
 
         yield again_when_vanished(read)
 
+    def snapshot(self) -> Snapshot:
+        """What the rows are in now."""
+        return again_when_vanished(self._snapshot)
+
     def _rows(self, predicate: pl.Expr | None) -> pl.LazyFrame:
+        found = self._snapshot(predicate)
+        tails = [self._conform(rows) for rows in found.tails]
+        return pl.concat([self._segments(found.segments), *tails], how="vertical")
+
+    def _snapshot(self, predicate: pl.Expr | None = None) -> Snapshot:
         segments: list[Path] = []
         logs: dict[bytes, list[Frame]] = {}
         folders = self._folders()
         for run in _runs_that_fit(list(folders), predicate):
             for files in list_streams(folders[run]):
-                schema, frames = self._log(folders[run], files)
-                logs.setdefault(schema, []).extend(frames)
+                live = [each for each in read_logs(folders[run], files) if each.rows]
                 sealed = files.segments
                 if self._newest:
-                    sealed = sealed[-1:] if not frames else ()
+                    live, sealed = live[-1:], sealed[-1:] if not live else ()
+                for content in live:
+                    logs.setdefault(content.schema, []).extend(self._frames(content))
                 segments += [folders[run] / segment.name for segment in sealed]
-        tails = [self._conform(decode(*each)) for each in logs.items() if each[1]]
-        return pl.concat([self._segments(segments), *tails], how="vertical")
+        return Snapshot(segments, [decode(*each) for each in logs.items() if each[1]])
 
-    def _log(self, folder: Path, files: StreamFiles) -> tuple[bytes, list[Frame]]:
-        if files.log is None:
-            return b"", []
-        content = read_log(read_file(folder / files.log.name)[0])
+    def _frames(self, content: LogContent) -> list[Frame]:
         frames = [frame for frame in content.commits if frame.rows]
-        return content.schema, frames[-1:] if self._newest else frames
+        return frames[-1:] if self._newest else frames
 
     def _segments(self, paths: list[Path]) -> pl.LazyFrame:
         if not paths:

@@ -6,7 +6,8 @@ import hashlib
 import json
 import os
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,6 +16,7 @@ import pyarrow.parquet as pq
 from study import commits
 from study.coverage import Coverage, Range
 from study.errors import DamagedError
+from study.log import Frame, decode
 from study.partition import Segment
 
 SEQUENCE_NUMBERS = b"sparsing.sequence_numbers"
@@ -24,19 +26,64 @@ ROW_GROUP_BYTES = 32 * 2**20
 """Rows are gathered to about so many bytes in memory for a row group."""
 
 
-def write_segment(
-    folder: Path,
+LogRows = tuple[bytes, Sequence[Frame]]
+"""Schema message and commits of a log."""
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A segment that is whole and durable under a temporary name, which no reader looks at."""
+
+    segment: Segment
+    path: Path
+
+    def publish(self, folder: Path) -> Segment:
+        """Let it be seen, durably; it is no draft any more, also when this fails."""
+        try:
+            os.link(self.path, folder / self.segment.name)
+        except FileExistsError:
+            check_digest(folder, self.segment)  # the same name is the same content
+        finally:
+            self.discard()
+        commits.sync_folder(folder)
+        return self.segment
+
+    def discard(self) -> None:
+        """Remove the temporary file."""
+        self.path.unlink(missing_ok=True)
+
+
+def draft_of(
+    scratch: Path, stream: str, generations: Range, paths: Sequence[Path], logs: Sequence[LogRows]
+) -> Draft:
+    """A draft of all rows of some segments and of logs behind them, in their order."""
+    footers = [read_footer(path) for path in paths]
+    schemas = [schema for schema, _, _ in footers]
+    schemas += [pa.ipc.read_schema(pa.py_buffer(schema)) for schema, _ in logs]
+    covered = Coverage(pair for _, ranges, _ in footers for pair in ranges)
+    covered.update(pair for _, frames in logs for frame in frames for pair in frame.ranges)
+
+    def parts() -> Iterator[pa.Table]:
+        for path in paths:
+            yield from read_rows(path)
+        for schema, frames in logs:
+            yield decode(schema, frames)
+
+    return write_draft(scratch, stream, generations, parts(), joint_schema(schemas), covered)
+
+
+def write_draft(
     scratch: Path,
     stream: str,
     generations: Range,
     parts: Iterable[pa.Table],
     schema: pa.Schema,
     covered: Coverage,
-) -> Segment:
+) -> Draft:
     """Write rows as a segment of generations first to last, durably.
 
-    `scratch` is a folder on the same file system. Parts are written in `schema`, whose metadata
-    are kept.
+    `scratch` is a folder on the same file system as the segments' folder. Parts are written in
+    `schema`, whose metadata are kept.
     """
     numbers = json.dumps(covered.ranges).encode()
     schema = schema.with_metadata({**(schema.metadata or {}), SEQUENCE_NUMBERS: numbers})
@@ -48,28 +95,24 @@ def write_segment(
                     writer.write_table(rows)
             file.flush()
             os.fsync(file.fileno())
-        segment = Segment(stream, *generations, digest_of(temporary))
-        try:
-            os.link(temporary, folder / segment.name)
-        except FileExistsError:
-            check_digest(folder, segment)  # the same name is the same content
-        commits.sync_folder(folder)
-    finally:
+        return Draft(Segment(stream, *generations, digest_of(temporary)), temporary)
+    except BaseException:
         temporary.unlink(missing_ok=True)
-    return segment
+        raise
 
 
 def _gathered(parts: Iterable[pa.Table], schema: pa.Schema) -> Iterator[pa.Table]:
     gathered: list[pa.Table] = []
     for part in parts:
-        gathered.append(_cast(part, schema))
+        gathered.append(as_schema(part, schema))
         if sum(each.nbytes for each in gathered) >= ROW_GROUP_BYTES:
             yield pa.concat_tables(gathered)
             gathered = []
     yield pa.concat_tables([schema.empty_table(), *gathered])
 
 
-def _cast(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+def as_schema(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Rows in another schema: what they lack is null, and what it lacks is left out."""
     nothing = pa.nulls(rows.num_rows)
     columns = [
         (rows[field.name] if field.name in rows.column_names else nothing).cast(field.type)

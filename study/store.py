@@ -9,7 +9,8 @@
 
 Promises: a row that `TableWriter.flush` acknowledged is never lost, and is there exactly once;
 a reader sees whole commits; a commit never touches what is there. `tables/<table>/*/*.parquet` is
-the glob for other readers, who see what is sealed; `StudyStore.scan` sees all.
+the glob for other readers, who see what is sealed; `StudyStore.scan` (polars) and `snapshot`
+(DuckDB, pyarrow) see all.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
@@ -30,10 +32,9 @@ from ruamel.yaml.representer import SafeRepresenter
 from study import commits
 from study.definition import Study
 from study.errors import DamagedError, DefinitionError, NotFoundError, SparsingError
-from study.log import read_log
 from study.partition import State, list_streams, partition_state
-from study.scan import TableSource, again_when_vanished
-from study.segments import read_footer
+from study.scan import TableSource, again_when_vanished, read_logs
+from study.segments import as_schema, read_footer
 from study.stream import Stream
 from study.tables import TABLES, Table
 from study.writer import TableWriter
@@ -129,6 +130,28 @@ class StudyStore:
         schema = _table(table).schema
         return TableSource(schema, lambda: self.folders(table, run), newest=newest).frame()
 
+    def snapshot(
+        self, table: str, run: str | Sequence[str] | None = None
+    ) -> tuple[list[str], pa.Table]:
+        """For DuckDB and others: the Parquet files that count now, and the rows in none of them.
+
+        The rows have the table's declared schema; files of an older version may lack columns
+        (`union_by_name`). Before the first seal there is no file, and read_parquet refuses an empty
+        list. `seal`, when a run ends, removes files: then take another snapshot.
+
+            files, tail = store.snapshot("steps")
+            duckdb.sql(f"SELECT run, min(loss) FROM (SELECT * FROM read_parquet({files}, "
+                       "hive_partitioning = false, union_by_name = true) "
+                       "UNION ALL BY NAME FROM tail) GROUP BY run")
+        """
+        source = TableSource(_table(table).schema, lambda: self.folders(table, run))
+        found = source.snapshot()
+        schema = _table(table).schema
+        tails = [as_schema(rows, schema) for rows in found.tails]
+        return [str(path) for path in found.segments], pa.concat_tables(
+            [schema.empty_table(), *tails]
+        )
+
     def count_rows(self, table: str, run: str | None = None) -> int:
         """Rows of a table, or of one run; quick when asked again, for segments never change."""
         return again_when_vanished(
@@ -139,8 +162,7 @@ class StudyStore:
         count = 0
         for files in list_streams(folder):
             count += sum(self._rows_of(folder / segment.name) for segment in files.segments)
-            if files.log is not None:
-                count += read_log(commits.read_file(folder / files.log.name)[0]).rows
+            count += sum(content.rows for content in read_logs(folder, files))
         return count
 
     def _rows_of(self, file: Path) -> int:

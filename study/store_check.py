@@ -11,7 +11,7 @@ from pathlib import Path
 from study import commits
 from study.coverage import Coverage, Range
 from study.errors import DamagedError
-from study.log import LogContent, read_log, whole_frames
+from study.log import LogContent, counting, read_log, whole_frames
 from study.partition import Log, Segment, StreamFiles, list_names, resolve
 from study.scan import again_when_vanished
 from study.segments import VERSION, digest_of, read_footer
@@ -113,9 +113,10 @@ class _Partition:
         self.findings.append(Finding(str(path), kind, detail))
 
     def _check_stream(self, files: StreamFiles) -> None:
-        logs = () if files.log is None else (files.log,)
+        logs = files.logs
         self._files += [*files.segments, *logs, *files.superseded]
-        self._stats += [os.stat(self._folder / f.name) for f in (*files.segments, *logs)]
+        names = [segment.name for segment in files.segments] + [log.name for log in logs]
+        self._stats += [os.stat(self._folder / name) for name in names]
         if files.problem:
             self._say("", "missing", files.problem)
         for file in files.superseded:
@@ -126,10 +127,15 @@ class _Partition:
         covered, doubles = Coverage(), False
         for segment in files.segments:
             doubles |= _add(covered, self._check_segment(segment))
-        for log in logs:
-            content = self._check_log(files.stream, log)
+        contents = [self._check_log(files.stream, log) for log in logs]
+        counted = list(counting(contents))
+        for content in counted:
             doubles |= _add(covered, content.ranges)
             self._rows += content.rows
+        for log, content in zip(logs[len(counted) :], contents[len(counted) :], strict=True):
+            if content.commits:
+                said = "does not go on where the log before it ends, which is damaged or cut"
+                self._say(log.name, "log", f"{said}: {len(content.commits)} commits are not seen")
         if doubles:
             said = f"stream {files.stream}: a sequence number is in two files: rows are there twice"
             self._say("", "duplicate", said)

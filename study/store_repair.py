@@ -13,9 +13,9 @@ from pathlib import Path
 from study import commits
 from study.coverage import Coverage
 from study.errors import DamagedError
-from study.log import decode, read_log
+from study.log import counting, read_log
 from study.partition import Log, Segment, StreamFiles, list_names, resolve
-from study.segments import check_digest, read_footer, write_segment
+from study.segments import check_digest, draft_of, read_footer, write_draft
 from study.store import StudyStore
 from study.store_check import set_aside
 from study.stream import Stream
@@ -63,19 +63,21 @@ class _Repair:
         stream = Stream(self._store.path, table, run, name)
         with stream.locked(LOCK_SECONDS):
             files = _files(folder, name)
-            log = None if files.log is None else folder / files.log.name
-            content = None if log is None else read_log(commits.read_file(log)[0])
+            contents = [read_log(commits.read_file(folder / log.name)[0]) for log in files.logs]
+            counted = len(list(counting(contents)))
             stream.prepare()
-            if log is not None and content and content.valid_bytes < content.size:
-                self.done.append(f"mended {log.relative_to(self._store.path)}")
+            for at, (log, content) in enumerate(zip(files.logs, contents, strict=True)):
+                if at >= counted or content.valid_bytes < content.size:
+                    self.done.append(f"mended {(folder / log.name).relative_to(self._store.path)}")
 
     def _segments(self, table: str, folder: Path, name: str, scratch: Path) -> None:
         files = _files(folder, name)
         broken = [file for file in _all_segments(files) if not _is_whole(folder, file)]
         whole = [s.name for s in _all_segments(files) if s not in broken]
-        logs = [log for log in (files.log, *files.superseded) if isinstance(log, Log)]
+        logs = [log for log in (*files.logs, *files.superseded) if isinstance(log, Log)]
         if broken:
-            whole += [_sealed(folder, log, scratch).name for log in logs if log != files.log]
+            old = [log for log in logs if log not in files.logs]
+            whole += [_sealed(folder, log, scratch).name for log in old]
         after = (resolve([*whole, *(log.name for log in logs)]) or [StreamFiles(name)])[0]
         self._fill(table, folder, after, broken, scratch)
         for segment in broken:
@@ -88,7 +90,7 @@ class _Repair:
     ) -> None:
         """Put empty segments where generations would be missing, without those that are broken."""
         ends = [segment.last + 1 for segment in broken]
-        end = after.log.generation if after.log is not None else max(ends, default=0)
+        end = after.logs[0].generation if after.logs else max(ends, default=0)
         wanted, at = [], 0
         for segment in after.segments:
             wanted += [(at, segment.first - 1)] if segment.first > at else []
@@ -96,7 +98,8 @@ class _Repair:
         wanted += [(at, end - 1)] if end > at else []
         for first, last in wanted:
             schema, nothing = TABLES[table].schema, Coverage()
-            write_segment(folder, scratch, after.stream, (first, last), [], schema, nothing)
+            draft = write_draft(scratch, after.stream, (first, last), [], schema, nothing)
+            draft.publish(folder)
             where = folder.relative_to(self._store.path)
             said = f"generations {first} to {last} of stream {after.stream} are lost"
             self.done.append(f"{where}: {said}; an empty segment stands for them")
@@ -105,9 +108,9 @@ class _Repair:
 def _sealed(folder: Path, log: Log, scratch: Path) -> Segment:
     """A log that a damaged segment had replaced, as a segment of its own."""
     content = read_log(commits.read_file(folder / log.name)[0])
-    rows = decode(content.schema, content.commits)
-    covered, generations = Coverage(content.ranges), (log.generation, log.generation)
-    return write_segment(folder, scratch, log.stream, generations, [rows], rows.schema, covered)
+    rows = content.schema, content.commits
+    generations = log.generation, log.generation
+    return draft_of(scratch, log.stream, generations, [], [rows]).publish(folder)
 
 
 def _files(folder: Path, stream: str) -> StreamFiles:

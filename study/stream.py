@@ -3,6 +3,9 @@
 A commit is one write to the log and one fdatasync. What a killed writer left at the end of a log
 is set aside and cut; a log that is damaged before its end is sealed from the commits that are
 whole, and set aside as well. Nothing here is ever deleted but what another file holds.
+
+So that no commit waits for a log to be sealed, the next log is begun first: the one before takes
+no more commits, and is converted without the lock.
 """
 
 from __future__ import annotations
@@ -22,9 +25,9 @@ from study import commits
 from study.coverage import Coverage, Range
 from study.errors import DamagedError
 from study.log import (
-    Frame,
+    BEGIN_CRC,
     LogContent,
-    decode,
+    counting,
     encode_commit,
     encode_start,
     frame_crc,
@@ -32,7 +35,7 @@ from study.log import (
     whole_frames,
 )
 from study.partition import Log, Segment, StreamFiles, list_streams, names_now
-from study.segments import check_digest, joint_schema, read_footer, read_rows, write_segment
+from study.segments import LogRows, check_digest, draft_of, read_footer
 
 LOOKS = 50
 """So often files that vanish between listing and reading are listed again."""
@@ -64,7 +67,11 @@ class Stream:
         """Sequence numbers that are durable."""
         self._files = StreamFiles(stream)
         self._names: frozenset[str] = frozenset()
+        self._to_clean = False
+        """Whether there may be files that others hold."""
         self._known: set[Segment] = set()
+        self._schema: tuple[pa.Schema, bytes] | None = None
+        """That of the newest batch, and its message."""
         self._tip: _Tip | None = None
         self._failed = False
         """Whether the newest append failed, so that the log may end in what it left."""
@@ -79,7 +86,8 @@ class Stream:
     @contextmanager
     def locked(self, patience_seconds: float = 0.0) -> Iterator[None]:
         """Hold the stream's lock; BlockingIOError when another holds it for so long."""
-        with commits.stream_lock(self._lock, patience_seconds), self._busy:
+        # First among the threads of this stream: those wait for each other, however short.
+        with self._busy, commits.stream_lock(self._lock, patience_seconds):
             yield
 
     def look(self) -> None:
@@ -104,15 +112,19 @@ class Stream:
             ranges += read_footer(self.folder / segment.name)[1]
         if new:
             commits.sync_folder(self.folder)
-        if files.log is None:
+        if not files.logs:
             self._tip = None
-        elif not self._failed and not self._is_as_left(files.log):
-            content, inode = self._read_durable(files.log)
-            ranges += content.ranges
-            self._set_tip(files.log, inode, content)
+        elif not self._failed and not self._is_as_left(files.logs[-1]):
+            read = [self._read_durable(log) for log in files.logs]
+            counted = list(counting(content for content, _ in read))
+            ranges += [pair for content in counted for pair in content.ranges]
+            self._set_tip(files.logs[-1], read[-1][1], read[-1][0])
+            if len(counted) < len(read):  # `prepare` has to mend them
+                self._tip = None
         self.coverage.update(ranges)
         self._known.update(new)
         self._files, self._names = files, names
+        self._to_clean = bool(files.superseded)
 
     def _is_as_left(self, log: Log) -> bool:
         """Whether a log has not changed since this process last saw it."""
@@ -140,8 +152,8 @@ class Stream:
             return
         self._look()
         self._clean()
-        if self._files.log is not None:
-            self._mend(self._files.log)
+        if self._files.logs:
+            self._mend(self._files.logs)
         self._failed = False
 
     def _nothing_happened(self) -> bool:
@@ -150,7 +162,9 @@ class Stream:
         The log alone does not tell: a killed sealer may have left it beside its segment, and what
         is appended to it then is never read.
         """
-        if self._tip is None or self._failed or names_now(self.folder) != self._names:
+        if self._tip is None or self._failed or self._to_clean:
+            return False
+        if names_now(self.folder) != self._names:
             return False
         with suppress(FileNotFoundError):
             return self._is_as_left(self._tip.log)
@@ -158,6 +172,7 @@ class Stream:
 
     def _clean(self) -> None:
         """Remove files whose generations are in segments that hold what was put there."""
+        self._to_clean = False
         if not self._files.superseded:
             return
         try:
@@ -169,15 +184,20 @@ class Stream:
             (self.folder / file.name).unlink(missing_ok=True)
         self._files = replace(self._files, superseded=())
 
-    def _mend(self, log: Log) -> None:
-        """Cut what is no commit from a log's end; seal the log if there are commits behind it."""
+    def _mend(self, logs: Sequence[Log]) -> None:
+        """Cut what is no commit from the newest log's end; seal all where commits are behind it."""
+        log, closed = logs[-1], self._read(logs[:-1])
         path = self.folder / log.name
         data, inode = commits.read_file(path)
         content = read_log(data)
-        if next(whole_frames(data, content.valid_bytes), None) is not None:
+        counted = list(counting([*closed, content] if content.commits else closed))
+        damaged = len(counted) < len(closed) + bool(content.commits)
+        damaged |= any(each.valid_bytes < each.size for each in closed)
+        if damaged or next(whole_frames(data, content.valid_bytes), None) is not None:
             self._failed = False
             self.seal()
             return
+        self.coverage.update(pair for each in closed for pair in each.ranges)
         if content.valid_bytes < content.size and not self._failed:
             self._set_aside(data[content.valid_bytes :], f"{log.name}.torn")
         with commits.opened(path, os.O_RDWR) as file:
@@ -195,14 +215,19 @@ class Stream:
         """Keep bytes that no reader sees; durable."""
         commits.replace(data, self._scratch / f"{name}-{uuid.uuid4().hex}")
 
-    def append(self, ranges: Sequence[Range], batch: pa.RecordBatch) -> None:
-        """Add a commit to the log; durable and visible when this returns. After `prepare`."""
-        schema = batch.schema.serialize().to_pybytes()
+    def append(
+        self, ranges: Sequence[Range], batch: pa.RecordBatch, *, new_log: bool = False
+    ) -> None:
+        """Add a commit to the log; durable and visible when this returns. After `prepare`.
+
+        new_log: begin the next generation with it, so that `convert` may seal those before.
+        """
+        schema = self._schema_of(batch)
         if self._tip is not None and self._tip.schema not in (b"", schema):
             self.seal()
         self._failed = True
         tip = self._tip
-        if tip is None or tip.size == 0:
+        if tip is None or tip.size == 0 or new_log:
             tip = self._begin(ranges, batch)
         else:
             frame = encode_commit(tip.last_crc, ranges, batch)
@@ -213,33 +238,49 @@ class Stream:
         self._tip, self._failed = tip, False
         self.coverage.update(ranges)
 
+    def _schema_of(self, batch: pa.RecordBatch) -> bytes:
+        """The schema message of a batch; that of the last one where it is equal."""
+        if self._schema is None or not self._schema[0].equals(batch.schema, check_metadata=True):
+            self._schema = batch.schema, batch.schema.serialize().to_pybytes()
+        return self._schema[1]
+
     def _begin(self, ranges: Sequence[Range], batch: pa.RecordBatch) -> _Tip:
         """Begin the log of the next generation with its first commit."""
-        commits.make_folders(self._study_path, self._parts)
-        log = Log(self.name, self._files.next_generation)
-        start = encode_start(batch.schema)
+        tip, logs = self._tip, self._files.logs
+        if tip is not None and tip.size == 0:  # torn before its first commit: written again
+            log, logs = tip.log, logs[:-1]
+        else:
+            log = Log(self.name, self._files.next_generation)
+        if not logs:
+            commits.make_folders(self._study_path, self._parts)
+        previous = self._read(logs)[-1].last_crc if logs else BEGIN_CRC
+        start = encode_start(batch.schema, previous)
         first = encode_commit(read_log(start).last_crc, ranges, batch)
         with commits.opened(self.folder / log.name, os.O_WRONLY | os.O_CREAT) as file:
             commits.write_all(file, start + first, 0)
             os.fsync(file)
             inode = os.fstat(file).st_ino
         commits.sync_folder(self.folder)
-        self._files, self._names = replace(self._files, log=log), self._names | {log.name}
-        schema = batch.schema.serialize().to_pybytes()
-        return _Tip(log, inode, len(start + first), frame_crc(first), schema, time.time())
+        self._files, self._names = replace(self._files, logs=(*logs, log)), self._names | {log.name}
+        return _Tip(
+            log, inode, len(start + first), frame_crc(first), self._schema_of(batch), time.time()
+        )
+
+    def _read(self, logs: Sequence[Log]) -> list[LogContent]:
+        return [read_log(commits.read_file(self.folder / log.name)[0]) for log in logs]
 
     def seal(self) -> None:
-        """Make a segment of the log, so that the next commit begins a new generation."""
-        if self._files.log is not None:
-            self._replace([], self._files.log)
+        """Make a segment of the logs, so that the next commit begins a new generation."""
+        if self._files.logs:
+            self._replace([], self._files.logs)
 
     def merge(self) -> None:
         """Make one segment of all there is of the stream; the rows and their order stay.
 
-        Raises DamagedError where a segment is not what was written, and seals the log only.
+        Raises DamagedError where a segment is not what was written, and seals the logs only.
         """
-        segments = list(self._files.segments)
-        if self._files.log is None and len(segments) < 2:
+        segments = self._files.segments
+        if not self._files.logs and len(segments) < 2:
             return
         try:
             for segment in segments:
@@ -247,54 +288,62 @@ class Stream:
         except DamagedError:
             self.seal()
             raise
-        self._replace(segments, self._files.log)
+        self._replace(segments, self._files.logs)
 
-    def _replace(self, segments: list[Segment], log: Log | None) -> None:
+    def _replace(self, segments: Sequence[Segment], logs: Sequence[Log]) -> None:
         """Write one segment of the rows of these files, then remove these."""
         self._tip = None  # when this fails halfway, the next append looks again
-        data = b"" if log is None else commits.read_file(self.folder / log.name)[0]
-        content = read_log(data)
-        frames = list(content.commits)
-        if content.schema:
-            frames += [f for f in whole_frames(data, content.valid_bytes) if f.ranges]
-        if content.valid_bytes < len(data) and not self._failed:
-            assert log is not None
-            self._set_aside(data, f"{log.name}.damaged")
-        last = self._files.next_generation if frames else self._files.next_generation - 1
-        if frames or len(segments) > 1:
-            new = self._write(segments, last, content.schema, frames)
-            for segment in segments:
-                if segment != new:
-                    (self.folder / segment.name).unlink()
-        if log is not None:
-            (self.folder / log.name).unlink()
+        rows: list[LogRows] = []
+        for log in logs:
+            data = commits.read_file(self.folder / log.name)[0]
+            content = read_log(data)
+            behind = whole_frames(data, content.valid_bytes) if content.schema else ()
+            frames = [*content.commits, *(frame for frame in behind if frame.ranges)]
+            rows += [(content.schema, frames)] if frames else []
+            if content.valid_bytes < len(data) and not self._failed:
+                self._set_aside(data, f"{log.name}.damaged")
+        new = None
+        if rows or len(segments) > 1:
+            first = (*(segment.first for segment in segments), self._files.next_sealed)[0]
+            last = logs[-1].generation if rows else self._files.next_sealed - 1
+            paths = [self.folder / segment.name for segment in segments]
+            new = draft_of(self._scratch, self.name, (first, last), paths, rows)
+            new.publish(self.folder)
+        for name in [file.name for file in segments] + [log.name for log in logs]:
+            if new is None or name != new.segment.name:
+                (self.folder / name).unlink()
         self._tip, self._failed = None, False
         self._look()
 
-    def _write(
-        self, segments: list[Segment], last: int, log_schema: bytes, frames: list[Frame]
-    ) -> Segment:
-        first = segments[0].first if segments else last
-        paths = [self.folder / segment.name for segment in segments]
-        footers = [read_footer(path) for path in paths]
-        schemas = [schema for schema, _, _ in footers]
-        covered = Coverage(pair for _, ranges, _ in footers for pair in ranges)
-        covered.update(pair for frame in frames for pair in frame.ranges)
-        if frames:
-            schemas.append(pa.ipc.read_schema(pa.py_buffer(log_schema)))
+    @property
+    def is_sealing(self) -> bool:
+        """Whether there is a log that takes no more commits and is no segment yet."""
+        return len(self._files.logs) > 1
 
-        def parts() -> Iterator[pa.Table]:
-            for path in paths:
-                yield from read_rows(path)
-            if frames:
-                yield decode(log_schema, frames)
+    def convert(self) -> None:
+        """Make a segment of the oldest log that takes no more commits, while others append.
 
-        return write_segment(
-            self.folder,
-            self._scratch,
-            self.name,
-            (first, last),
-            parts(),
-            joint_schema(schemas),
-            covered,
-        )
+        Without the lock, which is held only while the segment takes the log's place. Raises
+        BlockingIOError when another process holds it then; the log is as good as before.
+        """
+        with self._busy:
+            self._look()
+            if not self.is_sealing:
+                return
+            logs = self._files.logs[:2]
+        log, contents = logs[0], self._read(logs)
+        if len(list(counting(contents))) < 2:  # damaged since it was read
+            with self.locked():
+                self._tip = None
+                return self.prepare()
+        rows = contents[0].schema, contents[0].commits
+        draft = draft_of(self._scratch, self.name, (log.generation,) * 2, [], [rows])
+        try:
+            with self.locked():
+                self.prepare()
+                if self.is_sealing and self._files.logs[0] == log:
+                    draft.publish(self.folder)
+                    (self.folder / log.name).unlink()
+                    self._look()
+        finally:
+            draft.discard()

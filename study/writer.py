@@ -4,9 +4,10 @@ A writer owns one stream of one run's rows in one table. Each `append` has a seq
 all rows of a number become visible together. A number that is there already is not written again:
 steps replayed after a restart are no-ops. Numbers may come in any order and with gaps.
 
-All that is appended within `commit_seconds` is one commit: one write to the stream's log. A log
-that is big or old is sealed into a Parquet segment, which other readers see. Both limits grow with
-the number of segments, so that there are some hundred a month.
+All that is appended within `commit_seconds` is one commit: one write to the stream's log. When the
+log is big or old, a commit begins the next one, and the log before is sealed into a Parquet file,
+which other readers see, while commits go on. Both limits grow with the number of segments, so that
+there are some hundred a month.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -35,7 +37,7 @@ OVERHEAD_BYTES = 2048
 SEAL_BYTES, MAX_SEAL_BYTES = 4 * 2**20, 8 * 2**20
 """A log of so many bytes is sealed: of the first generations, and at most."""
 SEAL_SECONDS, MAX_SEAL_SECONDS = 60.0, 6 * 3600.0
-"""So is a log of this age, at a commit."""
+"""So is one of this age, at the next commit."""
 CONSTANT_GENERATIONS, GROWTH = 20, 1.05
 """From so many segments on, the limits grow by a twentieth with each: a log is sealed when its
 age is a twentieth of the stream's, and the number of segments grows with the logarithm of time."""
@@ -87,13 +89,14 @@ class TableWriter:
         self._commit_seconds, self._patience_seconds = commit_seconds, patience_seconds
         self._max_buffer_bytes = max_buffer_bytes
         self._changed = threading.Condition()
-        self._buffer: dict[int, pa.StructArray] = {}
+        self._buffer: dict[int, pa.RecordBatch] = {}
         self._buffer_bytes = 0
         self._since = 0.0
         self._waiting = 0
         self._closing = False
         self._failure: _Failure | None = None
         self._no_seal_before = 0.0
+        self._sealing: threading.Thread | None = None
         self._durable = self._disk.coverage
         self._disk.look()
         self._thread = threading.Thread(target=self._commit_until_closed, daemon=True)
@@ -152,7 +155,10 @@ class TableWriter:
                 self._closing = True
                 self._changed.notify_all()
             self._thread.join()
-        self._seal_when(SEAL_BYTES, MAX_SEAL_SECONDS)
+            if self._sealing is not None:
+                self._sealing.join()
+        if self._is_full(SEAL_BYTES, MAX_SEAL_SECONDS):
+            self._seal()
 
     def __enter__(self) -> TableWriter:
         return self
@@ -214,12 +220,12 @@ class TableWriter:
             try:
                 self._commit(batches)
                 retry_seconds = FIRST_RETRY_SECONDS
-                self._seal_when_due()
+                self._seal_in_background()
             except Exception as error:  # kept, and raised to whoever appends or flushes
                 self._note_failure(error, tried, retry_seconds)
                 retry_seconds = min(2 * retry_seconds, LAST_RETRY_SECONDS)
 
-    def _next_batches(self) -> dict[int, pa.StructArray] | None:
+    def _next_batches(self) -> dict[int, pa.RecordBatch] | None:
         """What is to be committed now; waits for it. None when the writer is closed."""
         with self._changed:
             while not self._closing and (wait := self._seconds_until_due()) > 0:
@@ -233,40 +239,54 @@ class TableWriter:
             return 0.0
         return self._since + self._commit_seconds - time.monotonic()
 
-    def _commit(self, batches: dict[int, pa.StructArray]) -> None:
+    def _commit(self, batches: dict[int, pa.RecordBatch]) -> None:
         started = time.monotonic()
         with self._disk.locked():
             self._disk.prepare()
             new = sorted(seq for seq in batches if seq not in self._durable)
             if new:
                 batch = self._encoder.batch([batches[seq] for seq in new])
-                self._disk.append(list(contiguous(new)), batch)
+                self._disk.append(list(contiguous(new)), batch, new_log=self._log_is_due())
         with self._changed:
             for seq in batches:
                 self._buffer_bytes -= self._buffer.pop(seq).nbytes + OVERHEAD_BYTES
             self._failure, self._since = None, started
             self._changed.notify_all()
 
-    def _seal_when_due(self) -> None:
+    def _log_is_due(self) -> bool:
+        """Whether the log is to be sealed, and none is being sealed or was refused just now."""
         tip = self._disk.tip
-        if tip is not None:
-            growth = GROWTH ** max(0, tip.log.generation - CONSTANT_GENERATIONS)
-            most_bytes = min(SEAL_BYTES * growth, MAX_SEAL_BYTES)
-            self._seal_when(most_bytes, min(SEAL_SECONDS * growth, MAX_SEAL_SECONDS))
+        if tip is None or self._disk.is_sealing or time.monotonic() < self._no_seal_before:
+            return False
+        growth = GROWTH ** max(0, tip.log.generation - CONSTANT_GENERATIONS)
+        most_bytes = min(SEAL_BYTES * growth, MAX_SEAL_BYTES)
+        return self._is_full(most_bytes, min(SEAL_SECONDS * growth, MAX_SEAL_SECONDS))
 
-    def _seal_when(self, most_bytes: float, most_seconds: float) -> None:
-        """Seal a log that is so big or old. One that cannot be sealed now is as good as before."""
-        tip, now = self._disk.tip, time.monotonic()
-        if tip is None or now < self._no_seal_before:
+    def _is_full(self, most_bytes: float, most_seconds: float) -> bool:
+        tip = self._disk.tip
+        if tip is None:
+            return False
+        return tip.size >= most_bytes or time.time() - tip.started >= most_seconds
+
+    def _seal_in_background(self) -> None:
+        """Seal a log that takes no more commits, if there is one, while commits go on."""
+        if not self._disk.is_sealing or time.monotonic() < self._no_seal_before:
             return
-        if tip.size < most_bytes and time.time() - tip.started < most_seconds:
-            return
+        if self._sealing is None or not self._sealing.is_alive():
+            self._sealing = threading.Thread(target=self._convert, daemon=True)
+            self._sealing.start()
+
+    def _convert(self) -> None:
         try:
-            with self._disk.locked():
-                self._disk.prepare()
-                self._disk.seal()
-        except (OSError, SparsingError, pa.ArrowException):
-            self._no_seal_before = now + SEAL_RETRY_SECONDS
+            self._disk.convert()
+        except (OSError, SparsingError, pa.ArrowException):  # the log is as good as before
+            self._no_seal_before = time.monotonic() + SEAL_RETRY_SECONDS
+
+    def _seal(self) -> None:
+        """Seal all there is in logs; where that cannot be done, they are as good as before."""
+        with suppress(OSError, SparsingError, pa.ArrowException), self._disk.locked():
+            self._disk.prepare()
+            self._disk.seal()
 
     def _note_failure(self, error: Exception, tried: float, retry_seconds: float) -> None:
         """Remember it, and pause; not for those who wait for a last attempt."""

@@ -11,8 +11,6 @@ import transformers
 from tokenizers import models, pre_tokenizers
 from torch.nn import functional
 
-from actors.model import Transformer
-
 SHAPE: dict[str, Any] = {
     "vocab_size": 257,
     "hidden_size": 32,
@@ -81,26 +79,3 @@ def train(model: Any, text: str, steps: int) -> Any:
         loss.backward()
         optimizer.step()
     return model.eval()
-
-
-def torch_weights(model: Transformer) -> dict[str, torch.Tensor]:
-    """Our weights under the names that LLaMA-like `transformers` models use."""
-    weights = {
-        "model.embed_tokens.weight": model.embedding.weight,
-        "model.norm.weight": model.norm.weight,
-    }
-    for i, layer in enumerate(model.layers):
-        q, k, v = layer.attention.w_qkv.weight.chunk(3)
-        prefix = f"model.layers.{i}."
-        weights |= {
-            f"{prefix}self_attn.q_proj.weight": q,
-            f"{prefix}self_attn.k_proj.weight": k,
-            f"{prefix}self_attn.v_proj.weight": v,
-            f"{prefix}self_attn.o_proj.weight": layer.attention.w_o.weight,
-            f"{prefix}mlp.gate_proj.weight": layer.ffn.w_gate.weight,
-            f"{prefix}mlp.up_proj.weight": layer.ffn.w_in.weight,
-            f"{prefix}mlp.down_proj.weight": layer.ffn.w_out.weight,
-            f"{prefix}input_layernorm.weight": layer.attention_norm.weight,
-            f"{prefix}post_attention_layernorm.weight": layer.ffn_norm.weight,
-        }
-    return {name: weight.detach().clone() for name, weight in weights.items()}

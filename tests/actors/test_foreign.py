@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from foreign_models import SHAPE, byte_tokenizer, family, save, sentences, torch_weights
+from foreign_models import SHAPE, byte_tokenizer, family, save, sentences
 from safetensors.torch import load_file, save_file
 
+from actors.bench_models import llama_weights
 from actors.foreign import ForeignTokenizer, load_foreign
 from actors.measure_text import of_files
 from actors.model import ModelConfig, Transformer
@@ -92,7 +93,7 @@ def test_minicpm_is_our_own_model(tmp_path: Path) -> None:
     model = Transformer(config).initialize(3)
     folder = tmp_path / "minicpm"
     folder.mkdir()
-    save_file(torch_weights(model), folder / "model.safetensors", metadata={"format": "pt"})
+    save_file(llama_weights(model), folder / "model.safetensors", metadata={"format": "pt"})
     about = {
         "model_type": "minicpm",
         "architectures": ["MiniCPMForCausalLM"],

@@ -6,9 +6,9 @@ import math
 
 import pytest
 import torch
-from foreign_models import torch_weights
 from transformers import GraniteConfig, GraniteForCausalLM, LlamaConfig, LlamaForCausalLM
 
+from actors.bench_models import llama_weights
 from actors.model import ModelConfig, Transformer, parameter_groups
 from study.shapes import nonembedding_parameters
 
@@ -54,7 +54,7 @@ def test_agrees_with_granite_which_has_the_same_mup_factors(activation: str) -> 
             tie_word_embeddings=True,
         )
     )
-    theirs.load_state_dict(torch_weights(ours), strict=False)
+    theirs.load_state_dict(llama_weights(ours), strict=False)
     theirs.tie_weights()
     tokens = torch.randint(config.vocabulary_size, (2, 33))
     torch.testing.assert_close(ours(tokens), theirs(tokens).logits, rtol=1e-5, atol=1e-5)
@@ -62,7 +62,7 @@ def test_agrees_with_granite_which_has_the_same_mup_factors(activation: str) -> 
 
 def test_agrees_with_llama_once_the_mup_factors_are_folded_into_its_weights() -> None:
     ours = randomized(Transformer(CONFIG).initialize(1))
-    weights = torch_weights(ours)
+    weights = llama_weights(ours)
     weights["lm_head.weight"] = weights["model.embed_tokens.weight"] / CONFIG.width
     weights["model.embed_tokens.weight"] = weights["model.embed_tokens.weight"] * CONFIG.scale_emb
     for name in weights:

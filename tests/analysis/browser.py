@@ -109,7 +109,7 @@ class Browser:
         assert "exceptionDetails" not in result, result
         return result["result"].get("value")
 
-    def until(self, script: str, seconds: float = 20) -> Any:
+    def until(self, script: str, seconds: float = 60) -> Any:
         """The first true value of an expression; True for an element."""
         value = f"(() => {{ try {{ return {script} }} catch {{}} }})()"
         plain = f"(found => found instanceof Node ? true : found)({value})"

@@ -177,6 +177,7 @@ def test_long_tables_come_in_many_batches(ask, store, monkeypatch) -> None:
         (f"/api/studies/{STUDY}/tables/steps?columns=", 422, "loss"),
         (f"/api/studies/{STUDY}/tables/steps?limit=-1", 422, "limit"),
         (f"/api/studies/{STUDY}/tables/steps?limt=1", 422, "limt"),
+        (f"/api/studies/{STUDY}/tables/steps?limit=46755225499460379969142652928", 422, "limit"),
         (f"/api/studies/{STUDY}/predict?tokens=1B", 422, "run"),
         (f"/api/studies/{STUDY}/predict?run={RUN}", 422, "tokens"),
         (f"/api/studies/{STUDY}/predict?run={RUN}&tokens=many", 422, "many"),

@@ -29,10 +29,10 @@ needs_prometheus = pytest.mark.skipif(
 )
 
 
-def use_here(folder: Path, store: Path, token: str, seconds: float) -> Path:
+def use_here(folder: Path, store: Path, token: str, every: str) -> Path:
     """The deployment's configuration with this machine's paths, and quick; its file in `folder`."""
     config = yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text())
-    config["global"] = {"scrape_interval": f"{seconds}s", "evaluation_interval": f"{seconds}s"}
+    config["global"] = {"scrape_interval": every, "evaluation_interval": every}
     (folder / "token").write_text(token)
     for scrape in config["scrape_configs"]:
         scrape.pop("scrape_timeout", None)

@@ -22,7 +22,7 @@ def promtool(*arguments: str | Path, folder: Path) -> str:
 
 @needs_prometheus
 def test_the_configuration_is_valid(tmp_path):
-    config = use_here(tmp_path, tmp_path, "0123456789abcdef", seconds=1)
+    config = use_here(tmp_path, tmp_path, "0123456789abcdef", every="1s")
     assert "SUCCESS" in promtool("check", "config", config, folder=tmp_path)
 
 

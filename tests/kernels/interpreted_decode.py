@@ -6,10 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from kernels import triton_decode
+from kernels import ffn, ops, triton_decode
+from kernels.activations import ACTIVATIONS
 from kernels.activity import at_least
-from kernels.ffn import ACTIVATIONS
+from kernels.ffn import GatedFFN
 from kernels.ops import packed
+from kernels.thresholds import NeuronThresholds
 from kernels.triton_decode import Workspace, decode
 
 SHAPES = [(1, 1), (7, 13), (64, 32), (300, 50)]
@@ -63,6 +65,59 @@ def test_thresholds(activation: str) -> None:
     x, thresholds = torch.randn(2, 96), torch.rand(45)
     y = decode(x, *w, activation, thresholds, work=poisoned(x, 45))
     close(y, reference(x, w, activation, thresholds))
+
+
+@pytest.fixture
+def taken(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
+    """Tokens that came to the kernels from a module, which takes them wherever it may."""
+    came: list[Tensor] = []
+    inner = triton_decode.decode
+
+    def decode(x: Tensor, *rest: object) -> Tensor:
+        came.append(x)
+        return inner(x, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(ffn, "decode_pays", lambda *_: True)
+    monkeypatch.setattr(triton_decode, "decode", decode)
+    return came
+
+
+@pytest.mark.parametrize("activation", triton_decode.ACTIVATIONS)
+@pytest.mark.parametrize("with_thresholds", [False, True])
+def test_a_module_takes_them(taken: list[Tensor], activation: str, with_thresholds: bool) -> None:
+    """Any leading shape and strides, as a model calls it."""
+    torch.manual_seed(0)
+    module = GatedFFN(40, 19, activation).requires_grad_(False)
+    thresholds = torch.rand(19) * 0.1 if with_thresholds else None
+    module.use_exact(None if thresholds is None else NeuronThresholds(thresholds))
+    x = torch.randn(2, 40, 2).transpose(1, 2)
+    expected = reference(x.reshape(-1, 40), module._weights(), activation, thresholds)
+    close(module(x).reshape(-1, 40), expected)
+    assert [t.shape for t in taken] == [(4, 40)]
+
+
+def test_a_module_that_trains_or_has_a_function_of_its_own_does_not(taken: list[Tensor]) -> None:
+    module = GatedFFN(8, 12, "relu")
+    module.use_exact()
+    module(torch.randn(2, 8)).sum().backward()
+    assert module.w_gate.weight.grad is not None
+    module.requires_grad_(False).sigma = lambda gate: (gate - 0.1).relu()
+    module.use_exact()
+    module(torch.randn(2, 8))
+    assert not taken
+
+
+def test_torch_compile_takes_a_module_whole(taken: list[Tensor]) -> None:
+    module = GatedFFN(16, 21, "silu").requires_grad_(False)
+    x = torch.randn(2, 16)
+    expected = reference(x, module._weights(), "silu")
+    module.use_exact()
+    close(torch.compile(module, backend="aot_eager", fullgraph=True)(x), expected)
+    assert taken
+
+
+def test_the_operator_is_what_torch_expects() -> None:
+    torch.library.opcheck(ops.decode_output, (torch.randn(2, 16), *weights(16, 21), "relu"))
 
 
 @pytest.mark.parametrize("sign", [0.0, -1.0, 1.0])

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from kernels.activations import ACTIVATIONS
 from kernels.activity import Cett, Fat, Rule, StraightforwardRelu, TopK, contributions, out_norms
-from kernels.ffn import ACTIVATIONS, GatedFFN
+from kernels.ffn import GatedFFN
 
 RULES = [StraightforwardRelu(), TopK(7), Fat(0.3), Cett(0.1)]
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from kernels import crossover, ops
-from kernels.crossover import may_pay, sparse_pays
+from kernels.crossover import Decoding, decode_pays, may_pay, sparse_pays
 from kernels.ffn import GatedFFN
 
 TABLES = [crossover.COMPILED_MEDIUM, crossover.COMPILED_LARGE, crossover.GATHERED]
@@ -47,3 +47,18 @@ def test_both_sides_of_the_crossover_give_the_dense_result(
     module.use_exact()
     torch.testing.assert_close(module(x), expected, rtol=1e-5, atol=1e-3)
     assert bool(taken) == (shift > 0)
+
+
+def test_a_gpu_decodes_sparsely_where_that_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = torch.device("cuda:0")
+    assert not decode_pays(gpu, torch.bfloat16, 1, BIG), "no GPU was measured yet"
+    monkeypatch.setattr(crossover, "_gpu", lambda device: "a GPU")
+    table = {"a GPU": Decoding(elements=2**23, tokens={torch.bfloat16: 2})}
+    monkeypatch.setattr(crossover, "DECODING", table)
+    assert decode_pays(gpu, torch.bfloat16, 2, BIG)
+    assert not decode_pays(gpu, torch.bfloat16, 3, BIG)
+    assert not decode_pays(gpu, torch.bfloat16, 1, 768 * 1920)
+    assert not decode_pays(gpu, torch.float32, 1, BIG)
+    assert not decode_pays(torch.device("cpu"), torch.bfloat16, 1, BIG)
+    monkeypatch.setattr(crossover, "_gpu", lambda device: "another")
+    assert not decode_pays(gpu, torch.bfloat16, 1, BIG)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from kernels import cpu_ffn, ffn, ops
+from kernels.activations import ACTIVATIONS
 from kernels.activity import Cett, TopK, at_least, out_norms
 from kernels.ffn import GatedFFN
 from kernels.thresholds import NeuronThresholds
@@ -53,7 +54,7 @@ def seeded(d_h: int, d_f: int, activation: str = "relu", seed: int = 0) -> Gated
     return GatedFFN(d_h, d_f, activation).requires_grad_(False)
 
 
-@pytest.mark.parametrize("activation", ffn.ACTIVATIONS)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize(("d_h", "d_f"), [(1, 1), (7, 13), (16, 4), (130, 257), (520, 100)])
 @pytest.mark.parametrize("tokens", [1, 2, 5, 33])
 def test_exact_is_the_dense_ffn(way: str, activation: str, d_h: int, d_f: int, tokens: int) -> None:
@@ -61,6 +62,20 @@ def test_exact_is_the_dense_ffn(way: str, activation: str, d_h: int, d_f: int, t
     x = torch.randn(tokens, d_h)
     module.use_exact()
     close(module(x), reference(module, x))
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("thresholds", [None, torch.linspace(0, 0.2, 90)])
+def test_decoding_operator_on_processors(
+    way: str, activation: str, thresholds: Tensor | None
+) -> None:
+    module = seeded(40, 90, activation)
+    module.pack()
+    x = torch.randn(3, 40)
+    y = ops.decode_output(x, *module._weights(), activation, thresholds)
+    close(y, reference(module, x, thresholds))
+    with pytest.raises(ValueError, match="known are relu, silu"):
+        ops.decode_output(x, *module._weights(), "tanh")
 
 
 @settings(
@@ -236,6 +251,8 @@ def test_operators_are_what_torch_expects() -> None:
     torch.library.opcheck(ops.neuron_outputs, (gate, w_out))
     torch.library.opcheck(ops.neuron_outputs, (gate[:, :3], w_out, neurons))
     torch.library.opcheck(ops.active_output, (x, gate, w, w_out, thresholds))
+    whole = [t.detach() for t in (x, w, w, w_out)]
+    torch.library.opcheck(ops.decode_output, (*whole, "silu", thresholds))
 
 
 @pytest.mark.parametrize("d_f", [40, 2**16])

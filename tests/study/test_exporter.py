@@ -107,6 +107,7 @@ def test_what_operators_ask_of_a_run(store):
     assert value(samples, "run_shards", run=RELU) == 4
     assert value(samples, "run_memory_bytes", run=RELU) == 5 * 2**30
     assert value(samples, "run_planned_tokens", run=RELU) == 1024
+    assert 0 <= value(samples, "store_commit_seconds", run=RELU) < 60
     assert value(samples, "run_checkpoints_total", run=RELU) == 1
     assert 0 <= value(samples, "run_checkpoint_age_seconds", run=RELU) < 60
     assert 0 <= value(samples, "run_age_seconds", run=RELU) < 60
@@ -118,7 +119,7 @@ def test_what_operators_ask_of_a_run(store):
     assert value(samples, "run_mfu_ratio", run=RELU) == pytest.approx(1e8 * flops / 4 / 312e12)
     write_rows(store, "runs", RELU, [state_row("failed", reason="the loss is nan")])
     after = scrape(registry)
-    for name in ("run_mfu_ratio", "run_shards", "run_memory_bytes"):
+    for name in ("run_mfu_ratio", "run_shards", "run_memory_bytes", "store_commit_seconds"):
         assert value(after, name, run=RELU) is None
     assert value(after, "failures_total", kind="loss") == 1
 

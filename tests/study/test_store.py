@@ -80,7 +80,9 @@ def test_a_definition_changed_by_hand_is_refused(tmp_path):
     rate=st.floats(1e-9, 1000, exclude_min=True),
     epsilon=st.floats(1e-30, 1, exclude_min=True),
 )
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 def test_any_definition_comes_back_from_its_file(tmp_path, description, rate, epsilon):
     optimization = {"peak_learning_rate": rate, "epsilon": epsilon, "batch_tokens": 16}
     store = tiny_store(tmp_path, description=description, optimization=optimization)

@@ -89,7 +89,7 @@ def write_on_a_faulty_disk(store: StudyStore, seed: int) -> int:
                     assert steps_in(store)[: seq + 1] == list(range(seq + 1))
                     disk._probability = before
                 if chance.random() < 0.1:
-                    writer._seal_when(0, 0)
+                    writer._seal()
             disk._probability = 0.0
             if chance.random() < 0.3:
                 store.seal("r")
@@ -127,7 +127,7 @@ def test_nothing_is_acknowledged_that_is_not_durable(tmp_path, name, monkeypatch
         for module in MODULES:
             monkeypatch.setattr(module, "os", faulty)
         if name in ("fsync", "link"):
-            writer._seal_when(0, 0)
+            writer._seal()
         else:
             writer.append(1, [step_row(1)])
             with pytest.raises(StoreError, match="injected"):
@@ -187,7 +187,7 @@ def seal_and_compact(store: StudyStore, seconds: float) -> int:
                 if written[0] % 4 == 0:
                     writer.flush()
                 if written[0] % 12 == 0:
-                    writer._seal_when(0, 0)
+                    writer._seal()
 
     def compact() -> None:
         while time.monotonic() < end:

@@ -225,7 +225,7 @@ def write_generations(store: StudyStore) -> None:
                 writer.append(seq, rows_of(seq))
             writer.flush()
             if generation < 2:
-                writer._seal_when(0, 0)
+                writer._seal()
 
 
 @pytest.mark.parametrize("when", ["before", "after"])

@@ -1,0 +1,36 @@
+"""The decode kernels on a GPU, in the precisions that the interpreter cannot be trusted with."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from kernels import ffn
+from kernels.activations import ACTIVATIONS
+from kernels.ffn import GatedFFN
+
+pytestmark = pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="no GPU here: kernels are interpreted and compiled only"
+)
+
+# RMS of the error over RMS of the output: a few roundings of the type.
+MOST_ERROR = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
+
+
+@pytest.mark.parametrize("dtype", MOST_ERROR)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize(("d_h", "d_f"), [(768, 1920), (300, 50)])
+def test_close_to_float64(
+    dtype: torch.dtype, activation: str, d_h: int, d_f: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ffn, "decode_pays", lambda *_: True)
+    torch.manual_seed(0)
+    module = GatedFFN(d_h, d_f, activation).requires_grad_(False).to("cuda", dtype)
+    x = torch.randn(3, d_h, device="cuda", dtype=dtype)
+    w_gate, w_in, w_out = (w.double() for w in module._weights())
+    expected = (module.sigma(x.double() @ w_gate.T) * (x.double() @ w_in.T)) @ w_out.T
+    module.use_exact()
+    found = module(x)
+    error = (found.double() - expected).square().mean().sqrt() / expected.square().mean().sqrt()
+    assert float(error) < MOST_ERROR[dtype]
+    assert torch.equal(module(x), found), "the same bits each time"
