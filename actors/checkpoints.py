@@ -5,8 +5,8 @@
         checkpoint.json                     the marker, and everything about the checkpoint
 
 The marker is written last, and only where there is none: of two attempts that both come so far, one
-commits, and its files are the ones that are named. Files of others are removed only after that, so
-that a marker never names files that are gone.
+commits, and its files are the ones that are named. Only then are those of earlier attempts removed,
+so that a marker never names files that are gone.
 
 Every tensor is whole, so that a checkpoint belongs to no world size. No random state is saved
 because there is none: the data order is a function of seed and step, and the model has no dropout.
@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import json
 import os
-import uuid
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -57,6 +56,7 @@ def write_shard(engine: Engine, folder: Path, attempt: int, rank: int, world_siz
 
     Raises:
         StoreError: the disk refuses, for example because it is full.
+        FencedError: another attempt has committed this checkpoint meanwhile.
     """
     share = {n: t for i, (n, t) in enumerate(engine.state()) if i % world_size == rank}
     path = _shard_path(folder, attempt, rank)
@@ -64,6 +64,8 @@ def write_shard(engine: Engine, folder: Path, attempt: int, rank: int, world_siz
         folder.mkdir(parents=True, exist_ok=True)
         save_file({name: tensor.contiguous() for name, tensor in share.items()}, path)
         _sync(path)
+    except FileNotFoundError:
+        raise _committed_by_another(folder, attempt) from None
     except (SafetensorError, OSError) as error:
         raise StoreError(f"checkpoint {folder} cannot be written: {error}") from error
 
@@ -79,7 +81,7 @@ def write_marker(folder: Path, checkpoint: Checkpoint) -> Checkpoint:
         FencedError: a later attempt has committed it.
         StoreError: the disk refuses.
     """
-    temporary = folder / f".{MARKER}.{uuid.uuid4().hex}"
+    temporary = folder / f"attempt-{checkpoint.attempt}-{MARKER}"
     try:
         temporary.write_text(json.dumps(asdict(checkpoint), indent=1))
         _sync(temporary)
@@ -88,11 +90,13 @@ def write_marker(folder: Path, checkpoint: Checkpoint) -> Checkpoint:
         except FileExistsError:
             return _committed_before(folder, checkpoint)
         finally:
-            temporary.unlink()
+            temporary.unlink(missing_ok=True)
         _sync(folder)
+    except FileNotFoundError:
+        raise _committed_by_another(folder, checkpoint.attempt) from None
     except OSError as error:
         raise StoreError(f"checkpoint {folder} cannot be written: {error}") from error
-    clear_leftovers(folder)
+    clear_leftovers(folder, checkpoint.attempt)
     return checkpoint
 
 
@@ -103,21 +107,39 @@ def _committed_before(folder: Path, checkpoint: Checkpoint) -> Checkpoint:
             f"checkpoint {folder} is of attempt {there.attempt}; attempt {checkpoint.attempt} "
             "stops, and writes nothing more"
         )
-    clear_leftovers(folder)
+    clear_leftovers(folder, checkpoint.attempt)
     return there
 
 
 def shard_files(folder: Path, attempt: int, world_size: int) -> dict[str, int]:
-    """Names and sizes of the tensor files that an attempt's gang of `world_size` writes."""
+    """Names and sizes of the tensor files that an attempt's gang of `world_size` has written.
+
+    Raises:
+        FencedError: they were removed, for another attempt has committed this checkpoint.
+    """
     paths = [_shard_path(folder, attempt, rank) for rank in range(world_size)]
-    return {path.name: path.stat().st_size for path in paths}
+    try:
+        return {path.name: path.stat().st_size for path in paths}
+    except FileNotFoundError:
+        raise _committed_by_another(folder, attempt) from None
 
 
-def clear_leftovers(folder: Path) -> None:
-    """Remove from a complete checkpoint what other attempts left there."""
-    named = {MARKER, *read_checkpoint(folder).files}
-    for path in folder.iterdir():
-        if path.name not in named:
+def _committed_by_another(folder: Path, attempt: int) -> FencedError:
+    return FencedError(
+        f"checkpoint {folder}: files of attempt {attempt} were removed, for another attempt has "
+        "committed it; this one stops, and writes nothing more"
+    )
+
+
+def clear_leftovers(folder: Path, attempt: int) -> None:
+    """Remove from a complete checkpoint what attempts up to this one left there.
+
+    Not what a later one writes: it goes on, and finds out at its own commit.
+    """
+    named = read_checkpoint(folder).files
+    for path in folder.glob("attempt-*"):
+        number = path.name.split("-")[1]
+        if path.name not in named and number.isdecimal() and int(number) <= attempt:
             path.unlink(missing_ok=True)
 
 

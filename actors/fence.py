@@ -13,7 +13,6 @@ import time
 
 import polars as pl
 
-from actors.assignment import Assignment
 from study.errors import FencedError
 from study.lease import check_token
 from study.store import StudyStore
@@ -25,9 +24,9 @@ LOOK_SECONDS = 1.0
 class Fence:
     """Looks whether an attempt of a run is still the newest, of the newest controller."""
 
-    def __init__(self, store: StudyStore, assignment: Assignment) -> None:
-        self._store, self._token = store, assignment.token
-        self._run, self._attempt = assignment.run.id, assignment.attempt
+    def __init__(self, store: StudyStore, run: str, attempt: int, token: int) -> None:
+        self._store, self._run, self._attempt = store, run, attempt
+        self._token = token
         self._state: object = None
         self._looked = float("-inf")
 

@@ -37,8 +37,12 @@ def worker_environment(threads: int) -> dict[str, Any]:
     }
 
 
+TICK_SECONDS = 1.0
+"""The controller polls a gang at least so often, unless it is kept from it."""
 COLLATERAL_SECONDS = 5.0
 """When a shard fails because its peer is gone, the peer's own end shows within so long."""
+NODE_DEATH_SECONDS = 20.0
+"""A shard out of reach may have lost its node: Ray knows after so long at the latest."""
 
 
 TrainingShard = remote_class("actors.shard", "TrainingShard", ("meeting_point", "train", "beat"))
@@ -68,6 +72,7 @@ class Gang:
         self._running: list[Any] = []
         self._nodes: list[str] = []
         self._failed_since: float | None = None
+        self._unreachable = False
         self._pulse: PulseTaker | None = None
 
     @property
@@ -126,6 +131,7 @@ class Gang:
         try:
             ray.get(task)
         except ray.exceptions.RayError as error:
+            self._unreachable |= isinstance(error, ray.exceptions.ActorUnavailableError)
             return self._describe(error, rank=self._training.index(task))
         return None
 
@@ -134,8 +140,12 @@ class Gang:
         now = time.monotonic()
         self._failed_since = self._failed_since or now
         told = most_telling(failures)
-        collateral = told.kind == Kind.SHARD_FAILED and waiting
-        if not collateral or now - self._failed_since > COLLATERAL_SECONDS:
+        patience_seconds = 0.0
+        if told.kind == Kind.SHARD_FAILED and waiting:
+            patience_seconds = COLLATERAL_SECONDS
+        elif told.kind == Kind.SHARD_LOST and self._unreachable:
+            patience_seconds = NODE_DEATH_SECONDS
+        if now - self._failed_since >= patience_seconds:
             raise told
 
     def _describe(self, error: ray.exceptions.RayError, rank: int) -> RunFailure:
@@ -174,8 +184,8 @@ class PulseTaker:
     def __init__(self, shard: Any, hang_seconds: float) -> None:
         self._shard = shard
         self._asked: Any = None
-        self._next = self._now = time.monotonic()
-        self._watchdog = Watchdog(hang_seconds, self._now)
+        self._next = self._last = time.monotonic()
+        self._watchdog = Watchdog(hang_seconds, self._next)
 
     def take(self) -> None:
         """Take an answer that has come, ask again when it is time.
@@ -184,6 +194,9 @@ class PulseTaker:
             RunFailure: the gang hangs.
         """
         now = time.monotonic()
+        # A controller that was busy or stopped heard nothing, and takes nobody for dead.
+        self._watchdog.forgive(max(0.0, now - self._last - TICK_SECONDS))
+        self._last = now
         if self._asked is not None and _is_ready(self._asked):
             # That the shard is dead its own task will tell.
             with suppress(ray.exceptions.RayError):
@@ -222,7 +235,9 @@ def describe(error: ray.exceptions.RayError, who: str, node: str | None) -> RunF
 
 def last_line(error: Exception) -> str:
     """The line of a Ray error that says what happened."""
-    lines = [line for line in str(error).strip().splitlines() if line.strip()]
+    # Ray guesses at causes, at length.
+    told = str(error).partition(" Some common causes")[0]
+    lines = [line for line in told.strip().splitlines() if line.strip()]
     return lines[-1].strip() if lines else type(error).__name__
 
 

@@ -135,7 +135,7 @@ class TrainingShard:
         self.data = open_prepared(Path(assignment.data_path))
         self.order = TrainingOrder(self.data, self.run.seed)
         self.config = model_config(self.study, self.run, self.data.vocabulary_size)
-        self.fence = Fence(self.store, assignment)
+        self.fence = Fence(self.store, self.run.id, assignment.attempt, assignment.token)
 
     def resume(self) -> int:
         """Make the engine, from the newest complete checkpoint where there is one.

@@ -109,13 +109,17 @@ class Watchdog:
         """Take a beat that has just been received."""
         self._beat, self._heard = beat, now
 
+    def forgive(self, seconds: float) -> None:
+        """So long the watcher itself was away: no silence of the gang."""
+        self._heard += seconds
+
     def ask_seconds(self) -> float:
         """How often the pulse should be asked for: a hang is then found within twice its time."""
         return max(0.2, min(10.0, allowed_seconds(self._beat, self._floor_seconds) / 4))
 
     def hang(self, now: float) -> str | None:
         """What hangs, in words, or None."""
-        beat, silent_seconds = self._beat, now - self._heard
+        beat, silent_seconds = self._beat, max(0.0, now - self._heard)
         still_seconds = beat.age_seconds + silent_seconds
         allowed = allowed_seconds(beat, self._floor_seconds)
         if still_seconds <= allowed:

@@ -25,6 +25,7 @@ BENCHMARKS = {
     "fit": "analysis.bench_fit",
     "serve": "analysis.bench_serve",
     "ffn": "actors.bench_ffn",
+    "store": "study.bench_store",
     "decode": "actors.bench_decode",
 }
 
@@ -110,6 +111,7 @@ def bench(name: str, repeats: int, as_json: bool) -> None:
       sparsing bench fit --json
       sparsing bench serve            the live page, JSON, /metrics and Arrow; takes minutes
       sparsing bench ffn --repeats 15
+      sparsing bench store            appends against MLflow and TensorBoard, queries; takes minutes
       sparsing bench decode           tokens per second, sparse against dense and transformers
     """
     cases: list[Case] = importlib.import_module(BENCHMARKS[name]).cases(repeats)

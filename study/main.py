@@ -20,6 +20,7 @@ COMMANDS = {
     "status": "study.status_commands:status",
     "watch": "study.status_commands:watch",
     "query": "study.query_command:query",
+    "export": "study.export_command:export",
     "store": "study.store_commands:store",
     "doctor": "study.commands:doctor",
     "run": "actors.commands:run",

@@ -27,16 +27,18 @@ CHECKPOINT_BYTES_PER_PARAMETER = 12
 STAGES = 2
 """A checkpoint is measured live, and again with the run's final CETT value."""
 
-# Bytes per row of each table's schema, written with zstd by pyarrow 26: steps in commits of 100
-# rows, the others in one commit a measurement (85 rows of sparsity, 80 of neurons at d_f 1920).
-STEPS_ROW_BYTES = 112
-CHECKPOINTS_ROW_BYTES = 1023
-SPARSITY_ROW_BYTES = 178
-NEURONS_ROW_BYTES = 130
+# Of an ended run, whose streams are one Parquet file each: bytes of a row in a quickstart's store,
+# and those of a file's footer, which grow with the columns. Bytes of a neuron at d_f 1920.
+STEPS_ROW_BYTES = 37
+CHECKPOINTS_ROW_BYTES = 85
+SPARSITY_ROW_BYTES = 48
+NEURONS_ROW_BYTES = 15
 NEURON_BYTES = 2.45
-VOCABULARY_ROW_BYTES = 25
-FITS_ROW_BYTES = 11_100
-PARETO_ROW_BYTES = 150
+VOCABULARY_ROW_BYTES = 9.5
+FITS_ROW_BYTES = 1420
+PARETO_ROW_BYTES = 52
+FOOTERS_BYTES = 60_000
+"""Of all streams of a run: two of runs, sparsity, neurons and vocabulary, one of the others."""
 PARETO_POINTS = 25
 """Of one run, at most: three ways at eight ratios each, and straightforward ReLU."""
 
@@ -219,7 +221,7 @@ def _cost(study: Study, run: Run, utilization: float) -> Cost:
 
 
 def _table_bytes(study: Study, run: Run) -> int:
-    """Rows of a run times bytes per row, as measured in Parquet files of this size of commits."""
+    """Rows of a run times bytes per row, and the footers; as if every token were in vocabulary."""
     places = len(study.data.domains) + 1  # each domain, and the mixture
     measurement = (
         places * (run.layers + 1) * SPARSITY_ROW_BYTES
@@ -228,4 +230,5 @@ def _table_bytes(study: Study, run: Run) -> int:
     )
     checkpoint = places * CHECKPOINTS_ROW_BYTES + STAGES * measurement + FITS_ROW_BYTES
     pareto = places * PARETO_POINTS * PARETO_ROW_BYTES if study.measurement.pareto else 0
-    return round(run.steps * STEPS_ROW_BYTES + len(run.checkpoint_steps) * checkpoint + pareto)
+    rows = run.steps * STEPS_ROW_BYTES + len(run.checkpoint_steps) * checkpoint + pareto
+    return round(rows + FOOTERS_BYTES)

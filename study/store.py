@@ -136,7 +136,8 @@ class StudyStore:
         """For DuckDB and others: the Parquet files that count now, and the rows in none of them.
 
         The rows have the table's declared schema; files of an older version may lack columns
-        (`union_by_name`). `seal`, when a run ends, removes files: then take another snapshot.
+        (`union_by_name`). Before the first seal there is no file, and read_parquet refuses an empty
+        list. `seal`, when a run ends, removes files: then take another snapshot.
 
             files, tail = store.snapshot("steps")
             duckdb.sql(f"SELECT run, min(loss) FROM (SELECT * FROM read_parquet({files}, "

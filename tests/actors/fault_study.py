@@ -29,7 +29,7 @@ from study.store import StudyStore
 
 TICK_SECONDS = 0.1
 PATIENCE_SECONDS = 240.0
-HANG_SECONDS = 4.0
+HANG_SECONDS = 10.0
 
 
 def definition(**resources: object) -> Study:
@@ -62,7 +62,7 @@ class LocalCluster:
     def start(cls, workers: int) -> LocalCluster:
         """Start head and workers, and connect to them."""
         # Ray's workers are nice to all others by default, and never come to work on a busy machine.
-        os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 (so is its name)
+        os.environ |= {"RAY_worker_niceness": "0"}
         arguments = {"num_cpus": 0, "object_store_memory": 80 * 2**20, "include_dashboard": False}
         cluster = Cluster(initialize_head=True, head_node_args=arguments)
         ray.init(address=cluster.address, log_to_driver=False)
@@ -85,7 +85,8 @@ class LocalCluster:
         found = []
         for process in psutil.Process().children(recursive=True):
             try:
-                if any(f"ray::{name}" in part for part in process.cmdline()):
+                title = " ".join(process.cmdline())
+                if title.startswith("ray::") and name in title:
                     found.append(process)
             except psutil.Error:
                 continue

@@ -156,7 +156,7 @@ def test_a_submitted_study_outlives_driver_and_controller(head: RayHead, tmp_pat
     until(lambda: (store.path / "report.html").exists(), "the report is written")
 
     before = attempts(store)
-    until(lambda: head.sparsing(*submit).stderr.startswith("submitted"), "a finished one again")
+    until(lambda: "\nsubmitted;" in "\n" + head.sparsing(*submit).stderr, "a finished one again")
     until(lambda: holder_is_gone(store), "its controller has ended")
     assert attempts(store) == before
 

@@ -78,3 +78,11 @@ def test_the_pulse_tells_phase_steps_and_median() -> None:
     assert 0.005 < told.step_seconds < 5
     assert told.checkpoint_seconds >= 0.02
     assert told.age_seconds < 5
+
+
+def test_a_watcher_that_was_away_takes_nobody_for_dead() -> None:
+    dog = Watchdog(2.0, 0.0)
+    dog.hear(beat(step=0.01), 1.0)
+    dog.forgive(50.0)
+    assert dog.hang(51.0) is None
+    assert dog.hang(53.5) is not None
