@@ -28,11 +28,11 @@ def neuron_products(
     """As `kernels.ops.neuron_products`; x, neurons, gate and thresholds contiguous."""
     if x.device.type != "cpu" or compiled() is None:
         return torch_products(x, weights, neurons, gate, thresholds)
-    count = len(weights) if neurons is None else len(neurons)
-    products = torch.empty(len(x), count)
+    count = weights.shape[0] if neurons is None else neurons.shape[0]
+    products = torch.empty(x.shape[0], count)
     # Named, so that they live until the call is over.
     wide, wide_gate = x.float(), gate if gate is None else gate.float()
-    sizes = [count, len(x), x.shape[1]]
+    sizes = [count, x.shape[0], x.shape[1]]
     after = [wide_gate, thresholds, products]
     _call("neuron_products", weights, [wide, weights, neurons], sizes, after)
     return products.to(x.dtype)
@@ -42,9 +42,9 @@ def neuron_outputs(z: Tensor, w_out: Tensor, neurons: Tensor | None) -> Tensor:
     """As `kernels.ops.neuron_outputs`; z and neurons contiguous, w_out packed."""
     if z.device.type != "cpu" or compiled() is None:
         return torch_outputs(z, w_out, neurons)
-    outputs = torch.empty(len(z), len(w_out))
+    outputs = torch.empty(z.shape[0], w_out.shape[0])
     wide = z.float()
-    sizes = [z.shape[1], len(z), len(w_out)]
+    sizes = [z.shape[1], z.shape[0], w_out.shape[0]]
     _call("neuron_outputs", w_out, [wide, w_out, neurons], sizes, [outputs])
     return outputs.to(z.dtype)
 

@@ -48,7 +48,7 @@ Table = dict[torch.dtype, tuple[Crossover, ...]]
 # AMD EPYC (Zen 3, AVX2), one thread; 768 x 1920 and 2304 x 5760.
 COMPILED_MEDIUM: Table = {
     torch.float32: (
-        Crossover(8, False, 1.0),
+        Crossover(8, False, 0.75),
         Crossover(16, False, 0.5),
         Crossover(64, False, 0.1),
     ),
@@ -76,7 +76,7 @@ def decode_pays(device: torch.device, dtype: torch.dtype, tokens: int, elements:
 
     Whatever the active fraction: to ask a GPU for it would take longer than it can save.
     """
-    if device.type != "cuda" or not DECODING:
+    if not DECODING or device.type != "cuda":
         return False
     found = DECODING.get(_gpu(device))
     return found is not None and elements >= found.elements and tokens <= found.tokens.get(dtype, 0)

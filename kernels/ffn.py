@@ -145,10 +145,10 @@ class GatedFFN(nn.Module):
         if self.rule is not None or self.watcher is not None:
             raise ValueError("a rule or a watcher needs all neurons: call use_dense() first")
         w_gate, w_in, w_out = weights = self._weights()
-        few = decode_pays(x.device, x.dtype, len(x), w_gate.numel())
+        few = decode_pays(x.device, x.dtype, x.shape[0], w_gate.numel())
         if few and self.activation and not recorded(x, *weights):
             return quickly(decode_output, x, *weights, self.activation, self.thresholds)
-        what = x.device.type, x.dtype, len(x), w_gate.numel()
+        what = x.device.type, x.dtype, x.shape[0], w_gate.numel()
         if products_pay(*what):
             gate = self.sigma(quickly(neuron_products, x, w_gate))
         else:
@@ -160,7 +160,7 @@ class GatedFFN(nn.Module):
     def _given(self, x: Tensor, neurons: Tensor) -> Tensor:
         mask = None
         if neurons.dtype == torch.bool:
-            mask = neurons.reshape(-1, neurons.shape[-1]).expand(len(x), -1)
+            mask = neurons.reshape(-1, neurons.shape[-1]).expand(x.shape[0], -1)
             neurons = mask.any(0).nonzero().squeeze(1)
         w_gate, w_in, w_out = self._weights()
         gate = self.sigma(quickly(neuron_products, x, w_gate, neurons))

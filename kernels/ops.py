@@ -58,8 +58,8 @@ def _neuron_products(
     _check_weights(x, weights, weights.shape[-1], "weights")
     if not weights.is_contiguous():
         raise ValueError(f"weights have strides {weights.stride()}; call .contiguous() first")
-    count = _check_neurons(neurons, len(weights))
-    _check_like(gate, (len(x), count), x.dtype, "gate")
+    count = _check_neurons(neurons, weights.shape[0])
+    _check_like(gate, (x.shape[0], count), x.dtype, "gate")
     _check_like(thresholds, (count,), torch.float32, "thresholds")
     arguments = [t if t is None else t.contiguous() for t in (neurons, gate, thresholds)]
     return cpu_ffn.neuron_products(x.contiguous(), weights, *arguments)
@@ -83,7 +83,7 @@ def _neuron_outputs(z: Tensor, w_out: Tensor, neurons: Tensor | None = None) -> 
             f"w_out has strides {w_out.stride()}, not (1, d_h): pack it once, "
             "with GatedFFN.pack() or kernels.ops.packed(w_out)"
         )
-    _check_like(z, (len(z), count), w_out.dtype, "z")
+    _check_like(z, (z.shape[0], count), w_out.dtype, "z")
     return cpu_ffn.neuron_outputs(
         z.contiguous(), w_out, neurons if neurons is None else neurons.contiguous()
     )
@@ -102,7 +102,7 @@ def _active_output(
         ValueError, TypeError: as `neuron_products`.
     """
     active = int(gate.count_nonzero()) / max(gate.numel(), 1)
-    if sparse_pays(x.device.type, x.dtype, len(x), w_in.numel(), active):
+    if sparse_pays(x.device.type, x.dtype, x.shape[0], w_in.numel(), active):
         return _neuron_outputs(_neuron_products(x, w_in, None, gate, thresholds), w_out)
     return dense_output(x, gate, w_in, w_out, thresholds)
 
@@ -194,17 +194,17 @@ def masked(z: Tensor, gate: Tensor, thresholds: Tensor | None) -> Tensor:
 
 @neuron_products.register_fake
 def _(x, weights, neurons=None, gate=None, thresholds=None):  # type: ignore[no-untyped-def]
-    return x.new_empty(len(x), len(weights) if neurons is None else len(neurons))
+    return x.new_empty(x.shape[0], weights.shape[0] if neurons is None else neurons.shape[0])
 
 
 @neuron_outputs.register_fake
 def _(z, w_out, neurons=None):  # type: ignore[no-untyped-def]
-    return z.new_empty(len(z), len(w_out))
+    return z.new_empty(z.shape[0], w_out.shape[0])
 
 
 @active_output.register_fake
 def _(x, gate, w_in, w_out, thresholds=None):  # type: ignore[no-untyped-def]
-    return x.new_empty(len(x), len(w_out))
+    return x.new_empty(x.shape[0], w_out.shape[0])
 
 
 @decode_output.register_fake
@@ -275,9 +275,9 @@ def _check_neurons(neurons: Tensor | None, d_f: int) -> int:
         return d_f
     if neurons.dtype != torch.int64 or neurons.dim() != 1:
         raise TypeError(f"neurons must be (n,) int64, got {tuple(neurons.shape)} {neurons.dtype}")
-    if len(neurons) and not 0 <= int(neurons.min()) <= int(neurons.max()) < d_f:
+    if neurons.shape[0] and not 0 <= int(neurons.min()) <= int(neurons.max()) < d_f:
         raise ValueError(f"neurons must be from 0 to {d_f - 1}")
-    return len(neurons)
+    return neurons.shape[0]
 
 
 def _check_like(

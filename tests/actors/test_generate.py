@@ -46,6 +46,13 @@ def own(activation: str = "relu") -> Subject:
     return Subject(model, model, config.vocabulary_size, CPU)
 
 
+def take_sparse_ways(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also for layers so small that the crossover would compute them densely."""
+    monkeypatch.setattr("kernels.ffn.may_pay", lambda *_: True)
+    monkeypatch.setattr("kernels.ffn.products_pay", lambda *_: True)
+    monkeypatch.setattr("kernels.ops.sparse_pays", lambda *_: True)
+
+
 def whole_forwards(subject: Subject, prompt: Sequence[int], count: int) -> list[int]:
     """Greedy decoding without a cache."""
     tokens = list(prompt)
@@ -102,7 +109,7 @@ def test_a_foreign_cache_gives_the_tokens_of_whole_forwards(folder: Path, name: 
 
 def test_exact_relu_gives_the_dense_tokens(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where every layer takes the sparse way, small as it is."""
-    monkeypatch.setattr("kernels.crossover.SMALLEST", 1)
+    take_sparse_ways(monkeypatch)
     for subject in (own(), load_foreign(folder / "llama", CPU).subject):
         dense = greedy(decoder_of(subject), PROMPT, 40, CPU).tokens
         used = use_sparse(subject, None)
@@ -113,7 +120,7 @@ def test_exact_relu_gives_the_dense_tokens(folder: Path, monkeypatch: pytest.Mon
 def test_thresholds_give_the_tokens_of_the_masked_model(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("kernels.crossover.SMALLEST", 1)
+    take_sparse_ways(monkeypatch)
     subject = own("silu")
     with torch.no_grad():
         hidden = torch.randn(50, 48)
