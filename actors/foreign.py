@@ -175,6 +175,8 @@ def _load_model(folder: Path, about: dict[str, Any], dtype: torch.dtype | str) -
             local_files_only=True,
             trust_remote_code=False,
             use_safetensors=True,
+            # Not to take them: so that they are listed, and refused below.
+            ignore_mismatched_sizes=True,
             output_loading_info=True,
         )
     except SparsingError:
@@ -185,12 +187,18 @@ def _load_model(folder: Path, about: dict[str, Any], dtype: torch.dtype | str) -
             f"{folder}: transformers {transformers.__version__} cannot load it without running "
             f"code of its own ({first_line})"
         ) from error
-    lacking = sorted([*info["missing_keys"], *(str(key) for key in info["mismatched_keys"])])
+    lacking = sorted([*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])])
     if lacking:
         more = f" and {len(lacking) - 3} more" if len(lacking) > 3 else ""
         raise SparsingError(
             f"{folder}: weights are missing or of another shape: {', '.join(lacking[:3])}{more}; "
-            "the folder is not complete"
+            f"the folder is not complete, or {CONFIG} is that of other weights"
+        )
+    if extra := sorted(k for k in info["unexpected_keys"] if any(p in k for p in PROJECTIONS)):
+        more = f" and {len(extra) - 3} more" if len(extra) > 3 else ""
+        raise SparsingError(
+            f"{folder}: {CONFIG} describes a model without {', '.join(extra[:3])}{more}, which are "
+            "among its weights; put the weights' own configuration there"
         )
     return model
 

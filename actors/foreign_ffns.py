@@ -35,6 +35,7 @@ def replace_ffns(model: Any, folder: Path) -> None:
     for name, mlp in gated.items():
         try:
             gate, up, down = (getattr(mlp, projection) for projection in PROJECTIONS)
+            _check_finite(mlp)
             ffn = GatedFFN.of(gate, up, down, _activation(mlp, model))
             _check_same(mlp, ffn)
         except ValueError as error:
@@ -66,6 +67,13 @@ def _activation(mlp: nn.Module, model: Any) -> Callable[[Tensor], Tensor]:
 def activation_name(config: Any) -> str:
     """Activation function as a configuration names it; `?` where it does not."""
     return getattr(config, "hidden_act", None) or getattr(config, "hidden_activation", None) or "?"
+
+
+def _check_finite(mlp: nn.Module) -> None:
+    """Raises ValueError where a weight is no number."""
+    for name, weight in mlp.named_parameters():
+        if not weight.isfinite().all():
+            raise ValueError(f"{name} holds NaN or infinity; the weights are damaged")
 
 
 @torch.no_grad()

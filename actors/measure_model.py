@@ -72,9 +72,7 @@ class Subject:
         Every forward calls `visit`, layer by layer; the model keeps nothing for it.
         """
         found = np.zeros(len(sequences))
-        most = min(FORWARD_TOKENS, FORWARD_LOGITS // self.vocabulary_size)
-        for batch in sequences.batches(most):
-            tokens = torch.from_numpy(sequences.tokens[batch]).to(self.device)
+        for batch, tokens in self._batches(sequences):
             with self._watched(batch, visit):
                 logits = self._logits(tokens[:, :-1].clamp(min=0))
             loss = functional.cross_entropy(
@@ -84,9 +82,34 @@ class Subject:
                 reduction="none",
             )
             found[batch] = loss.view(len(tokens), -1).sum(1, dtype=torch.float64).cpu().numpy()
+        return found
+
+    @torch.no_grad()
+    def divergences(self, sequences: Sequences, rules: Sequence[Rule]) -> np.ndarray:
+        """KL(dense || with rules) of the predictions in nats, summed over tokens: (n,) float64.
+
+        The expected rise of the loss on text as the dense model writes it: near to the rise on real
+        text, and known from far fewer tokens.
+        """
+        found = np.zeros(len(sequences))
+        for batch, tokens in self._batches(sequences):
+            inputs = tokens[:, :-1].clamp(min=0)
+            dense = self._logits(inputs).float().log_softmax(-1)
+            with self.sparse(rules):
+                sparse = self._logits(inputs).float().log_softmax(-1)
+            each = functional.kl_div(sparse, dense, log_target=True, reduction="none").sum(-1)
+            each = each.masked_fill(tokens[:, 1:] == PADDING, 0)
+            found[batch] = each.sum(1, dtype=torch.float64).cpu().numpy()
+        return found
+
+    def _batches(self, sequences: Sequences) -> Iterator[tuple[slice, Tensor]]:
+        """Which sequences, and their tokens on the device, forward by forward."""
+        most = min(FORWARD_TOKENS, FORWARD_LOGITS // self.vocabulary_size)
+        for batch in sequences.batches(most):
+            tokens = torch.from_numpy(sequences.tokens[batch]).to(self.device)
+            yield batch, tokens
             if self.progress is not None:
                 self.progress(tokens[:, 1:].numel())
-        return found
 
     @contextmanager
     def _watched(self, batch: slice, visit: Visit | None) -> Iterator[None]:

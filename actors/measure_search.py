@@ -3,8 +3,8 @@
 Thresholds come from a dense forward over the choosing half. Each layer's CETT staircase is known
 exactly in a window around the thresholds needed (`kernels.crossing`), so that one pass serves
 all nearby CETT values; where a window lies is told by a few tokens walked in full. The CETT value
-is found by a safeguarded secant in log-log of (CETT, perplexity rise): roughly on a quarter of the
-sequences, then on all of them.
+is found by a safeguarded secant in log-log of (CETT, perplexity rise): roughly by the divergence of
+predictions on a few sequences, then by the loss on all of them.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from kernels.crossing import CettWindow
 LOWEST_CETT = 1e-4
 """Where the search for the CETT value ends downwards; below it next to nothing is left out."""
 
-FIRST_CETT = 0.15
+FIRST_CETT = 0.2
 """First guess of a cold search."""
 
 FIRST_SLOPE = 2.5
 """d log(PPL rise) / d log(CETT) before it is known: the loss is flat around the dense model."""
 
-SAMPLE = 0.25
-"""Share of the sequences for the first, rough search."""
+SAMPLE, SAMPLE_TOKENS = 0.125, 2048
+"""Share of the sequences for the first, rough search, and tokens that are enough for it."""
 
 PILOT_TOKENS = 128
 """Tokens of the sample whose tails are walked in full, to tell where thresholds lie."""
@@ -46,9 +46,8 @@ PILOT_POINTS = 512
 WINDOW = 1.25
 """A window reaches from its centre divided by this to its centre times this."""
 
-ROUGH, CLOSE = 0.5, 0.02
-"""log(rise / wished rise) at which the search on the sample, and on all sequences, ends. The
-sample's rise is off by more than that: log ratios of tokens scatter by about sqrt(2 p %)."""
+ROUGH, CLOSE = 0.3, 0.02
+"""log(rise / wished rise) at which the search on the sample, and on all sequences, ends."""
 
 
 @dataclass(kw_only=True)
@@ -59,8 +58,6 @@ class Profile:
     """Each layer's contributions and CETT, roughly, both increasing."""
     windows: list[CettWindow | None]
     """Each layer's exact staircase, where it was needed so far."""
-    sample_losses: np.ndarray
-    """Dense losses of the sample's sequences."""
     pilot_active: list[np.ndarray]
     """Activation ratio at each of the pilot's contributions."""
     dense_losses: np.ndarray | None = None
@@ -73,7 +70,7 @@ class Probe:
     def __init__(self, subject: Subject, choose: Sequences, profile: Profile | None = None) -> None:
         self.subject = subject
         self.choose = choose
-        self.sample = choose.sample(SAMPLE)
+        self.sample = choose.sample(min(SAMPLE, SAMPLE_TOKENS / choose.counts.sum()))
         self.profile = profile or self._look()
 
     def rough_thresholds(self, cett: float) -> list[float]:
@@ -99,7 +96,8 @@ class Probe:
 
     def sparse_losses(self, cett: float) -> np.ndarray:
         """Losses of the choosing sequences with all layers sparse at their exact thresholds."""
-        return self._losses_at(self.thresholds(cett), self.choose)
+        with self.subject.sparse([Cett(eps) for eps in self.thresholds(cett)]):
+            return self.subject.losses(self.choose)
 
     def dense_losses(self) -> np.ndarray:
         """Dense losses of the choosing sequences."""
@@ -108,9 +106,9 @@ class Probe:
         return self.profile.dense_losses
 
     def rough_ratio(self, cett: float) -> float:
-        """PPL ratio on the sample, at rough thresholds."""
-        sparse = self._losses_at(self.rough_thresholds(cett), self.sample)
-        return math.exp(self.sample.mean(sparse - self.profile.sample_losses))
+        """PPL ratio to be expected, by the sample's predictions at rough thresholds."""
+        rules = [Cett(eps) for eps in self.rough_thresholds(cett)]
+        return math.exp(self.sample.mean(self.subject.divergences(self.sample, rules)))
 
     def cett_drawn(self, cett: float) -> np.ndarray:
         """log(mean CETT of each bootstrap draw / CETT) of each layer: (layers, DRAWS)."""
@@ -135,16 +133,12 @@ class Probe:
         moved = (shifts - self.cett_drawn(cett)) / np.array(slopes)[:, None]
         return ThresholdDraws(shifts=moved, densities=np.array(densities))
 
-    def _losses_at(self, thresholds: Sequence[float], sequences: Sequences) -> np.ndarray:
-        with self.subject.sparse([Cett(eps) for eps in thresholds]):
-            return self.subject.losses(sequences)
-
     def _look(self) -> Profile:
         """A dense pass over the sample, some tokens of which are walked in full."""
         count = len(self.sample)
         windows = {n: CettWindow(sequences=count) for n in range(len(self.subject.ffns))}
         stride = max(1, math.ceil(self.sample.counts.sum() / PILOT_TOKENS))
-        losses = self._pass(self.sample, windows, stride)
+        self._pass(self.sample, windows, stride)
         curves = [w.curve(PILOT_POINTS) for w in windows.values()]
         neurons = [ffn.w_out.in_features for ffn in self.subject.ffns]
         return Profile(
@@ -154,7 +148,6 @@ class Probe:
                 for w, d_f, (sizes, _) in zip(windows.values(), neurons, curves, strict=True)
             ],
             windows=[None] * len(windows),
-            sample_losses=losses,
         )
 
     def _open(self, wanted: dict[int, tuple[float, float]], cett: float) -> None:
@@ -201,8 +194,6 @@ class Found:
     """The CETT value of one or more checkpoints."""
 
     cett: float
-    slope: float = FIRST_SLOPE
-    """d log(PPL rise) / d log(CETT) there."""
     shifts: np.ndarray = field(default_factory=lambda: np.zeros(DRAWS))
     """log(CETT drawn / CETT) of the bootstrap, (DRAWS,)."""
 
@@ -234,17 +225,14 @@ def search_cett(probes: Sequence[Probe], p_percent: float, guess: Found | None =
 
     find = partial(solve, slope=FIRST_SLOPE, low=math.log(LOWEST_CETT), high=0.0)
     if guess is None:
-        tokens = probes[0].sample.effective_tokens
-        log_cett, _ = find(
-            rough, math.log(FIRST_CETT), rough=roughness(tokens, p_percent), tolerance=ROUGH
-        )
+        log_cett, _ = find(rough, math.log(FIRST_CETT), tolerance=ROUGH)
     else:
         log_cett = math.log(guess.cett)
     noise = roughness(probes[0].choose.effective_tokens, p_percent)
     log_cett, slope = find(
-        whole, log_cett, rough=noise, tolerance=max(CLOSE, FIRST_SLOPE * noise / 2)
+        whole, log_cett, rough=noise, tolerance=max(CLOSE, FIRST_SLOPE * noise / 4)
     )
-    found = Found(cett=math.exp(log_cett), slope=slope)
+    found = Found(cett=math.exp(log_cett))
     drawn = [probe.cett_drawn(found.cett) for probe in probes]
     dense = [probe.dense_losses() for probe in probes]
     found.shifts = cett_shifts(probes[0].choose, dense, losses, drawn, slope)

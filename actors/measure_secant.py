@@ -60,8 +60,8 @@ def solve(
     Args:
         slope: of f, as believed before anything is seen.
         tolerance: |f| that is near enough for the last step to be taken along the slope, unseen.
-        rough: log-distance below which f is noise; a crossing between points nearer than this is
-            taken where their chord crosses.
+        rough: log-distance below which f is noise; a crossing between points nearer than half of
+            this is taken where their chord crosses.
 
     Returns:
         The crossing and the slope of f there. An end of the range where f does not cross 0 in it.
@@ -80,7 +80,7 @@ def solve(
         if (x == high and y < 0) or (x == low and y >= 0):
             return x, slope
         following = x - min(max(y / slope, -LONGEST_STEP), LONGEST_STEP)
-        if widths[-1] < rough:
+        if widths[-1] < rough / 2:
             return under[0] - under[1] * widths[-1] / (over[1] - under[1]), slope
         if abs(y) <= tolerance:
             return min(max(following, under[0], low), over[0], high), slope

@@ -203,7 +203,21 @@ def test_missing_weights_are_not_made_up(broken: Path) -> None:
 
 def test_weights_of_another_shape(broken: Path) -> None:
     change(broken, intermediate_size=64)
-    with pytest.raises(SparsingError, match=r"gate_proj|shape|size"):
+    with pytest.raises(SparsingError, match=r"of another shape: .*mlp\..*not complete"):
+        load_foreign(broken, CPU)
+
+
+def test_layers_that_the_configuration_lacks_are_not_left_out(broken: Path) -> None:
+    change(broken, num_hidden_layers=2)
+    with pytest.raises(SparsingError, match=r"without model\.layers\.2\.mlp.*configuration"):
+        load_foreign(broken, CPU)
+
+
+def test_weights_that_are_no_numbers(broken: Path) -> None:
+    weights = load_file(broken / "model.safetensors")
+    weights["model.layers.1.mlp.up_proj.weight"][0, 0] = float("nan")
+    save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(DefinitionError, match=r"layers\.1\.mlp.*up_proj.*NaN.*damaged"):
         load_foreign(broken, CPU)
 
 
