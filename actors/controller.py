@@ -193,8 +193,9 @@ class Controller:
             world_size=self.room.world_size(progress.run),
             replaced_steps=replaced_batches(progress.failures),
         )
+        progress.world_size = assignment.world_size
         # In the store first: the fence of the attempt before looks there.
-        self._enter(progress, "waiting", world_size=assignment.world_size)
+        self._enter(progress, "waiting")
         progress.gang = self._gang(assignment, self.study.resources)
 
     def _follow(self, progress: RunProgress) -> None:
@@ -211,8 +212,12 @@ class Controller:
             progress.state = "training"
         elif state == "ended":
             self._release(progress)
-            progress.checkpoints = complete_steps(self.store.path, progress.run.id)
-            self._enter(progress, "measuring")
+            done = progress.checkpoints = complete_steps(self.store.path, progress.run.id)
+            if done and done[-1] == progress.run.steps:
+                self._enter(progress, "measuring")
+            else:
+                what = "its shards ended before the last checkpoint"
+                self._fail(progress, RunFailure(what, Kind.SHARD_FAILED))
         else:
             self._resize(progress, state)
 
@@ -265,7 +270,6 @@ class Controller:
         failure_kind: Kind | None = None,
         *,
         replaced_step: int | None = None,
-        world_size: int | None = None,
     ) -> None:
         """Change a run's state, in the store first."""
         self.lease.check()
@@ -275,7 +279,7 @@ class Controller:
             "tokens": step * progress.run.batch_tokens,
             "state": state,
             "reason": reason,
-            "world_size": world_size,
+            "world_size": progress.world_size,
             "failure_kind": failure_kind,
             "replaced_step": replaced_step,
         }

@@ -110,10 +110,12 @@ class Gang:
         failures = [failure for task in done if (failure := self._failure_of(task))]
         if failures:
             self._judge(failures, waiting=bool(running))
-        elif running:
-            assert self._pulse
-            self._pulse.take()
-        return "training" if running else "ended"
+            return "training"
+        if not running:
+            return "ended"
+        assert self._pulse
+        self._pulse.take()
+        return "training"
 
     def _poll_meeting_point(self) -> str:
         if not _is_ready(self._meeting_point):

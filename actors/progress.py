@@ -22,6 +22,8 @@ class RunProgress:
     state: str = "planned"
     reason: str | None = None
     attempt: int = 0
+    world_size: int | None = None
+    """Shards of the newest attempt; None before one was started by this controller."""
     gang: Gang | None = None
     live_measured: set[int] = field(default_factory=set)
     final_measured: bool = False

@@ -20,6 +20,8 @@ WINDOW_STEPS = 64
 """The median is over so many of the newest steps."""
 START_SECONDS = 900.0
 """Allowed for joining the gang, reading data and checkpoint, and the first step, which compiles."""
+SILENT_SECONDS = 120.0
+"""A shard that answers nothing for so long hangs, whatever its phase: another thread answers."""
 CHECKPOINT_SECONDS = 900.0
 """Allowed for a checkpoint and its evaluation at first."""
 CHECKPOINTS_PER_HANG = 5.0
@@ -115,19 +117,23 @@ class Watchdog:
 
     def ask_seconds(self) -> float:
         """How often the pulse should be asked for: a hang is then found within twice its time."""
-        return max(0.2, min(10.0, allowed_seconds(self._beat, self._floor_seconds) / 4))
+        return max(0.2, min(10.0, self._floor_seconds / 4))
 
     def hang(self, now: float) -> str | None:
         """What hangs, in words, or None."""
         beat, silent_seconds = self._beat, max(0.0, now - self._heard)
         still_seconds = beat.age_seconds + silent_seconds
         allowed = allowed_seconds(beat, self._floor_seconds)
-        if still_seconds <= allowed:
+        silence = max(self._floor_seconds, SILENT_SECONDS)
+        if still_seconds <= allowed and silent_seconds <= silence:
             return None
         what = {
             "start": "no first step",
             "step": "no step",
             "checkpoint": "no end of its checkpoint",
         }[beat.phase]
-        silent = ", and no answer from shard 0" if silent_seconds > allowed / 2 else ""
-        return f"{what} for {still_seconds:.0f} s, {allowed:.0f} s are allowed{silent}"
+        silent = (
+            ", and no answer from shard 0" if silent_seconds > min(allowed, silence) / 2 else ""
+        )
+        most = min(allowed, silence) if silent else allowed
+        return f"{what} for {still_seconds:.0f} s, {most:.0f} s are allowed{silent}"

@@ -30,7 +30,8 @@ def undisturbed(local: LocalCluster, tmp_path_factory: pytest.TempPathFactory) -
     return playing.store
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.slow
+@pytest.mark.timeout(1800)  # on a busy machine
 def test_five_random_faults_leave_the_same_rows(
     local: LocalCluster, undisturbed: StudyStore, tmp_path: Path
 ) -> None:

@@ -7,7 +7,15 @@ import time
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.watchdog import START_SECONDS, STEPS_PER_HANG, Beat, Pulse, Watchdog, allowed_seconds
+from actors.watchdog import (
+    SILENT_SECONDS,
+    START_SECONDS,
+    STEPS_PER_HANG,
+    Beat,
+    Pulse,
+    Watchdog,
+    allowed_seconds,
+)
 
 
 def beat(phase: str = "step", age: float = 0.0, step: float | None = 1.0, saved: float = 0.0):
@@ -34,7 +42,8 @@ def test_a_hang_is_found_within_twice_its_time(
             found = now
     assert found is not None
     # Silence counts from the last answer, which may be as old as the pulse is asked for rarely.
-    assert allowed - dog.ask_seconds() - 2 * tick <= found - start <= 2 * allowed + tick
+    least = allowed if answers else min(allowed, max(floor, SILENT_SECONDS))
+    assert least - dog.ask_seconds() - 2 * tick <= found - start <= 2 * allowed + tick
 
 
 @given(st.lists(st.floats(0.1, 19.0), min_size=1, max_size=50))
@@ -86,3 +95,12 @@ def test_a_watcher_that_was_away_takes_nobody_for_dead() -> None:
     dog.forgive(50.0)
     assert dog.hang(51.0) is None
     assert dog.hang(53.5) is not None
+
+
+def test_a_shard_that_answers_nothing_at_its_start_is_found_long_before_the_start_s_time() -> None:
+    dog = Watchdog(10.0, 0.0)
+    dog.hear(beat("start", step=None), 5.0)
+    assert dog.hang(5.0 + SILENT_SECONDS) is None
+    assert "no answer" in (dog.hang(6.0 + SILENT_SECONDS) or "")
+    dog.hear(beat("start", age=200.0, step=None), 200.0)
+    assert dog.hang(201.0) is None
