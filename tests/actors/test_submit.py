@@ -157,18 +157,14 @@ def test_a_submitted_study_outlives_driver_and_controller(head: RayHead, tmp_pat
 
     before = attempts(store)
     until(lambda: "\nsubmitted;" in "\n" + head.sparsing(*submit).stderr, "a finished one again")
-    until(lambda: holder_is_gone(store), "its controller has ended")
+    until(lambda: head.processes("actors.job"), "its driver has started")
+    until(lambda: not head.processes("actors.job"), "its driver has ended")
     assert attempts(store) == before
 
 
 def newest_token(store: StudyStore) -> int:
     holder = holder_of(store.path)
     return holder.token if holder else 0
-
-
-def holder_is_gone(store: StudyStore) -> bool:
-    holder = holder_of(store.path)
-    return holder is not None and holder.token >= 4 and holder.released
 
 
 def attempts(store: StudyStore) -> int:
