@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from actors.policy import Kind, PastFailure
+from actors.policy import PastFailure
+from study.failure import Kind
 from study.store import StudyStore
 
 

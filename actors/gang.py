@@ -19,11 +19,12 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from actors.assignment import Assignment
 from actors.cluster import nodes_of_cluster, shard_bundle
-from actors.policy import Kind, RunFailure, as_failure, most_telling
+from actors.policy import RunFailure, as_failure, most_telling
 from actors.remote_class import remote_class
 from actors.watchdog import Watchdog
 from study.definition import Resources
 from study.errors import FencedError
+from study.failure import Kind
 
 
 def worker_environment(threads: int) -> dict[str, Any]:

@@ -9,9 +9,10 @@ import ray
 
 from actors.cluster import nodes_of_cluster, shard_bundle
 from actors.gang import describe, worker_environment
-from actors.policy import Kind, RunFailure
+from actors.policy import RunFailure
 from actors.progress import RunProgress
 from actors.remote_class import remote_class
+from study.failure import Kind
 from study.store import StudyStore
 
 Measurer = remote_class("actors.measurer", "Measurer", ("measure_live", "measure_final", "node"))

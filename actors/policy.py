@@ -24,10 +24,10 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
 from study.definition import Stability
 from study.errors import SparsingError
+from study.failure import Kind
 from study.writer import StoreError
 
 RESTARTS = 2
@@ -37,22 +37,6 @@ FIRST_PAUSE_SECONDS, LAST_PAUSE_SECONDS = 5.0, 300.0
 DISK_ERRORS = {
     getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EIO", "ESTALE")
 }
-
-
-class Kind(StrEnum):
-    """What kind of failure; the values stand in the table `runs`."""
-
-    OUT_OF_MEMORY = "out_of_memory"
-    BAD_INPUT = "bad_input"
-    MEASURING_FAILED = "measuring_failed"
-    NOT_FINITE = "not_finite"
-    SPIKE = "spike"
-    DISK = "disk"
-    NODE_LOST = "node_lost"
-    SHARD_LOST = "shard_lost"
-    HUNG = "hung"
-    MEASURER_LOST = "measurer_lost"
-    SHARD_FAILED = "shard_failed"
 
 
 OWN_FAULTS = frozenset({Kind.OUT_OF_MEMORY, Kind.BAD_INPUT, Kind.MEASURING_FAILED})

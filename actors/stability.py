@@ -8,7 +8,8 @@ from collections import deque
 
 import polars as pl
 
-from actors.policy import Kind, RunFailure
+from actors.policy import RunFailure
+from study.failure import Kind
 from study.plan import Run
 from study.store import StudyStore
 

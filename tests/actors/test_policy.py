@@ -18,7 +18,6 @@ from actors.policy import (
     RESTARTS,
     UNSTABLE,
     GiveUp,
-    Kind,
     PastFailure,
     Restart,
     RunFailure,
@@ -31,6 +30,7 @@ from actors.policy import (
 )
 from study.definition import Stability
 from study.errors import DamagedError
+from study.failure import Kind
 from study.writer import StoreError
 
 SPENDING = sorted(set(Kind) - FREE - UNSTABLE - OWN_FAULTS - {Kind.MEASURER_LOST})

@@ -9,9 +9,10 @@ import pytest
 from stores import state_row, step_row, tiny_store, write_rows
 
 from actors.failures import past_failures
-from actors.policy import Kind, RunFailure, replaced_batches
+from actors.policy import RunFailure, replaced_batches
 from actors.stability import SPIKE_WINDOW_STEPS, LossGuard
 from study.definition import Stability, Study
+from study.failure import Kind
 from study.plan import plan_runs
 from study.store import StudyStore
 
