@@ -15,10 +15,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from actors.assignment import Assignment
 from actors.data.prepare import prepare
 from actors.engine import pick_device
 from actors.model import ModelConfig, Transformer, parameter_groups
-from actors.shard import Assignment, TrainingShard
+from actors.shard import TrainingShard
 from study.bench import Case, compare
 from study.definition import Axes, Shape, Study
 from study.load import load_study
@@ -85,6 +86,7 @@ def working_shard(shape: Shape) -> Iterator[TrainingShard]:
             data_path=str(data.path),
             run=plan_runs(study)[0],
             attempt=1,
+            token=0,
             world_size=1,
         )
         shard = TrainingShard(assignment, rank=0)

@@ -1,8 +1,12 @@
 """Checkpoints: a folder per token count, complete or not there.
 
     checkpoints/<run>/step-000000580/
-        shard-0.safetensors ...   float32 weights and Adam moments, spread over the shards
-        checkpoint.json           written last: the marker, and everything about the checkpoint
+        attempt-1-shard-0.safetensors ...   float32 weights and Adam moments, spread over shards
+        checkpoint.json                     the marker, and everything about the checkpoint
+
+The marker is written last, and only where there is none: of two attempts that both come so far, one
+commits, and its files are the ones that are named. Only then are those of earlier attempts removed,
+so that a marker never names files that are gone.
 
 Every tensor is whole, so that a checkpoint belongs to no world size. No random state is saved
 because there is none: the data order is a function of seed and step, and the model has no dropout.
@@ -12,7 +16,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -20,11 +23,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from actors.checkpoint_folders import MARKER
 from actors.engine import Engine
 from actors.model import ModelConfig, Transformer
-from study.errors import NotFoundError, SparsingError
-
-MARKER = "checkpoint.json"
+from study.errors import FencedError, NotFoundError, SparsingError
+from study.writer import StoreError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,52 +51,100 @@ class Checkpoint:
         return sum(self.files.values())
 
 
-def checkpoint_folder(study_path: str | Path, run_id: str, step: int) -> Path:
-    """Folder of a run's checkpoint at a step."""
-    return Path(study_path) / "checkpoints" / run_id / f"step-{step:09d}"
-
-
-def complete_steps(study_path: str | Path, run_id: str) -> list[int]:
-    """Steps of a run's complete checkpoints, increasing."""
-    folder = Path(study_path) / "checkpoints" / run_id
-    return sorted(int(marker.parent.name[5:]) for marker in folder.glob(f"step-*/{MARKER}"))
-
-
-def write_shard(engine: Engine, folder: Path, rank: int, world_size: int) -> None:
+def write_shard(engine: Engine, folder: Path, attempt: int, rank: int, world_size: int) -> None:
     """Write this shard's share of the tensors; collective over the gang.
 
     Raises:
-        SparsingError: the disk refuses, for example because it is full.
+        StoreError: the disk refuses, for example because it is full.
+        FencedError: another attempt has committed this checkpoint meanwhile.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     share = {n: t for i, (n, t) in enumerate(engine.state()) if i % world_size == rank}
-    path = folder / f"shard-{rank}.safetensors"
+    path = _shard_path(folder, attempt, rank)
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         save_file({name: tensor.contiguous() for name, tensor in share.items()}, path)
         _sync(path)
+    except FileNotFoundError:
+        raise _committed_by_another(folder, attempt) from None
     except (SafetensorError, OSError) as error:
-        raise SparsingError(f"checkpoint {folder} cannot be written: {error}") from error
+        raise StoreError(f"checkpoint {folder} cannot be written: {error}") from error
 
 
-def write_marker(folder: Path, checkpoint: Checkpoint) -> None:
-    """Make the checkpoint complete: the marker appears whole, after everything else is on disk."""
-    temporary = folder / f".{MARKER}"
-    temporary.write_text(json.dumps(asdict(checkpoint), indent=1))
-    _sync(temporary)
-    temporary.rename(folder / MARKER)
-    _sync(folder)
+def write_marker(folder: Path, checkpoint: Checkpoint) -> Checkpoint:
+    """Make the checkpoint complete: the marker appears whole, after everything else is on disk.
+
+    Returns:
+        The checkpoint that is complete now: this one, or that of an earlier attempt, which came
+        before and holds the same.
+
+    Raises:
+        FencedError: a later attempt has committed it.
+        StoreError: the disk refuses.
+    """
+    temporary = folder / f"attempt-{checkpoint.attempt}-{MARKER}"
+    try:
+        temporary.write_text(json.dumps(asdict(checkpoint), indent=1))
+        _sync(temporary)
+        try:
+            os.link(temporary, folder / MARKER)
+        except FileExistsError:
+            return _committed_before(folder, checkpoint)
+        finally:
+            temporary.unlink(missing_ok=True)
+        _sync(folder)
+    except FileNotFoundError:
+        raise _committed_by_another(folder, checkpoint.attempt) from None
+    except OSError as error:
+        raise StoreError(f"checkpoint {folder} cannot be written: {error}") from error
+    clear_leftovers(folder, checkpoint.attempt)
+    return checkpoint
 
 
-def shard_files(folder: Path, world_size: int) -> dict[str, int]:
-    """Names and sizes of the tensor files that a gang of `world_size` writes."""
-    paths = [folder / f"shard-{rank}.safetensors" for rank in range(world_size)]
-    return {path.name: path.stat().st_size for path in paths}
+def _committed_before(folder: Path, checkpoint: Checkpoint) -> Checkpoint:
+    there = read_checkpoint(folder)
+    if there.attempt > checkpoint.attempt:
+        raise FencedError(
+            f"checkpoint {folder} is of attempt {there.attempt}; attempt {checkpoint.attempt} "
+            "stops, and writes nothing more"
+        )
+    clear_leftovers(folder, checkpoint.attempt)
+    return there
 
 
-def clear_incomplete(folder: Path) -> None:
-    """Remove what a killed attempt left of a checkpoint that never became complete."""
-    if folder.exists() and not (folder / MARKER).exists():
-        shutil.rmtree(folder)
+def shard_files(folder: Path, attempt: int, world_size: int) -> dict[str, int]:
+    """Names and sizes of the tensor files that an attempt's gang of `world_size` has written.
+
+    Raises:
+        FencedError: they were removed, for another attempt has committed this checkpoint.
+    """
+    paths = [_shard_path(folder, attempt, rank) for rank in range(world_size)]
+    try:
+        return {path.name: path.stat().st_size for path in paths}
+    except FileNotFoundError:
+        raise _committed_by_another(folder, attempt) from None
+
+
+def _committed_by_another(folder: Path, attempt: int) -> FencedError:
+    return FencedError(
+        f"checkpoint {folder}: files of attempt {attempt} were removed, for another attempt has "
+        "committed it; this one stops, and writes nothing more"
+    )
+
+
+def clear_leftovers(folder: Path, attempt: int) -> None:
+    """Remove from a complete checkpoint what attempts up to this one left there.
+
+    Not what a later one writes: it goes on, and finds out at its own commit.
+    """
+    named = read_checkpoint(folder).files
+    for path in folder.glob("attempt-*"):
+        number = path.name.split("-")[1]
+        if path.name not in named and number.isdecimal() and int(number) <= attempt:
+            path.unlink(missing_ok=True)
+
+
+def _shard_path(folder: Path, attempt: int, rank: int) -> Path:
+    return folder / f"attempt-{attempt}-shard-{rank}.safetensors"
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import click
 
-from study.errors import RunsFailedError, SparsingError
+from study.errors import RunsFailedError
 from study.load import load_study
 from study.options import store_option
 from study.store import StudyStore, need_folder
@@ -39,18 +36,22 @@ def run(study: str, root: str, address: str | None, metrics_port: int, as_json: 
     """
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     definition = load_study(study)
-    study_store = StudyStore.create(need_folder(root), definition)
-    with only_controller(study_store):
-        from actors.conductor import conduct
+    run_here(StudyStore.create(need_folder(root), definition), address, metrics_port, as_json)
 
-        failed = conduct(study_store, address, metrics_port)
-    from analysis.report import write_report
 
-    report = write_report(study_store)
+def run_here(store: StudyStore, address: str | None, metrics_port: int, as_json: bool) -> None:
+    """Bring a study to its end, shown on this terminal, and say where its report is.
+
+    Raises:
+        RunsFailedError: some of its runs failed.
+    """
+    from actors.conduct import conduct
+
+    failed = conduct(store, address, metrics_port)
+    report = store.path / "report.html"
     if as_json:
-        click.echo(
-            json.dumps({"study": study_store.study_id, "report": str(report), "failed": failed})
-        )
+        outcome = {"study": store.study_id, "report": str(report), "failed": failed}
+        click.echo(json.dumps(outcome))
     else:
         click.echo(f"report: {report}")
     if failed:
@@ -58,21 +59,3 @@ def run(study: str, root: str, address: str | None, metrics_port: int, as_json: 
         raise RunsFailedError(
             f"{len(failed)} runs failed; the same command again tries them again\n{listed}"
         )
-
-
-@contextmanager
-def only_controller(store: StudyStore) -> Iterator[None]:
-    """Hold the study's lock on this machine: one controller at a time.
-
-    Raises:
-        SparsingError: another `sparsing run` of this study is at work.
-    """
-    with (store.path / ".controller.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise SparsingError(
-                f"another `sparsing run` of {store.study_id} is at work; "
-                f"see it with: sparsing watch {store.study_id}"
-            ) from None
-        yield

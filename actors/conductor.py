@@ -1,88 +1,129 @@
-"""Bringing a study to its end: Ray, data, the controller's loop, refits, and the live view."""
+"""The study's actor: holds the lease, prepares data, turns the controller's loop, refits.
+
+It needs nothing but the store's path. Ray starts it again, on another node where its own is lost,
+and it finds in the store where the study stands. With `sparsing submit` it is detached: no
+driver's and no terminal's death matters to it.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import threading
+import traceback
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-import click
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from actors.cluster import check_room, connect
-from actors.controller import Controller, last_line
+from actors.controller import Controller
 from actors.data.prepare import prepare
-from actors.gang import worker_environment
-from actors.laws import LOOPBACK, LawService
-from analysis.server import check_address
+from actors.gang import last_line, worker_environment
+from actors.remote_class import remote_class
 from study.errors import SparsingError
+from study.journal import Journal
+from study.lease import Lease, acquire, study_cell
 from study.plan import plan_runs
-from study.status_commands import live_view
+from study.requests import study_is_to_stop
 from study.store import StudyStore
 
-TICK_SECONDS = 0.25
+WAIT_SECONDS = 0.5
+"""The loop looks so often at whether it is to stop."""
 LAW_SERVICE_RESTARTS = 10
+CONTROLLER_RESTARTS = 1000
+STOP_SECONDS = 60.0
+LINGER_SECONDS = 10.0
+"""After its end the actor stays so long, for those who ask how it ended."""
+
+LawService = remote_class("actors.laws", "LawService", ("url", "refit", "write_report"))
 
 
-def conduct(store: StudyStore, address: str | None, metrics_port: int) -> dict[str, str]:
-    """Bring the study to its end on Ray, showing progress on stderr.
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How the work of a controller ended."""
 
-    Returns:
-        The runs that failed, with the reason.
+    stopped: bool = False
+    """By request, before the study's end."""
+    failed: dict[str, str] = field(default_factory=dict)
+    """Runs that failed, with the reason."""
+    error: SparsingError | None = None
+    """What ended the work, if it was an error; the study can be resumed."""
 
-    Raises:
-        DefinitionError: the cluster has no room for a run, the data are not there, or the
-            metrics port is taken.
-        SparsingError: Ray, the store or the law service failed; the study can be resumed.
-    """
-    connect(address)
-    try:
-        check_room(store.study.resources)
-        check_address(LOOPBACK, metrics_port)
-        data = prepare(store.study, store.path.parent / "data", _say)
-        conductor = Conductor(store, str(data.path), metrics_port)
-        conductor.start()
+
+class Conductor:
+    """Brings one study to its end; the actor's class."""
+
+    def __init__(self, study_path: str, metrics_port: int) -> None:
+        self._store = StudyStore.open(".", study_path)
+        self._metrics_port = metrics_port
+        self._journal = Journal(self._store.path)
+        self._stopping, self._ended = threading.Event(), threading.Event()
+        self._outcome = Outcome()
+        threading.Thread(target=self._work, name="controller", daemon=True).start()
+
+    def outcome(self) -> Outcome:
+        """How the work ended; returns when it has."""
+        self._ended.wait()
+        return self._outcome
+
+    def stop(self) -> None:
+        """End all actors of the study, and return when its state is in the store."""
+        self._stopping.set()
+        self._ended.wait(STOP_SECONDS)
+
+    def _work(self) -> None:
         try:
-            live_view(store, until=lambda: not conductor.is_alive())
+            self._outcome = self._conduct_alone()
+        except SparsingError as error:
+            self._outcome = Outcome(error=error)
+        except ray.exceptions.RayError as error:
+            cause = getattr(error, "cause", None)
+            known = cause if isinstance(cause, SparsingError) else None
+            self._outcome = Outcome(error=known or SparsingError(last_line(error)))
+        except Exception as error:
+            self._journal.say(traceback.format_exc())
+            self._outcome = Outcome(error=SparsingError(f"{type(error).__name__}: {error}"))
+        if self._outcome.error:
+            self._journal.say(f"the controller ended: {self._outcome.error}")
+        self._ended.set()
+        threading.Event().wait(LINGER_SECONDS)
+        ray.kill(ray.get_runtime_context().current_actor, no_restart=True)
+
+    def _conduct_alone(self) -> Outcome:
+        lease = acquire(study_cell(self._store.path))
+        try:
+            return self._conduct(lease)
         finally:
-            conductor.stop()
-        return conductor.failed
-    except ray.exceptions.RayError as error:
-        cause = getattr(error, "cause", None)
-        if isinstance(cause, SparsingError):
-            raise cause from None
-        raise SparsingError(f"{last_line(error)}; the same command again goes on") from error
-    finally:
-        ray.shutdown()
+            lease.release()
 
-
-class Conductor(threading.Thread):
-    """Turns the controller's loop beside the live view; the law service refits by itself."""
-
-    def __init__(self, store: StudyStore, data_path: str, metrics_port: int) -> None:
-        super().__init__(name="controller", daemon=True)
-        self._store = store
-        self.controller = Controller(store, data_path)
-        self._laws = start_law_service(store, metrics_port)
-        self._laws_url: Any = self._laws.url.remote()
-        self._stopping = threading.Event()
-        self._error: BaseException | None = None
-        self.failed: dict[str, str] = {}
-
-    def run(self) -> None:
-        """Tick until every run ended, then refit a last time and seal the tables."""
+    def _conduct(self, lease: Lease) -> Outcome:
+        say = self._journal.say
+        data = prepare(self._store.study, self._store.path.parent / "data", say)
+        controller = Controller(self._store, str(data.path), lease)
+        laws = start_law_service(self._store, self._metrics_port)
+        url: Any = laws.url.remote()
         try:
-            while not self.controller.ended and not self._stopping.is_set():
-                self.controller.tick()
-                self._say_where_laws_are()
-                self._stopping.wait(TICK_SECONDS)
-            if not self._stopping.is_set():
-                ray.get(self._laws.refit.remote())
-                self._seal()
-            self.failed = self.controller.failed
-        except BaseException as error:
-            # Raised again by `stop`, in the thread that shows it.
-            self._error = error
+            while not (controller.ended or self._is_to_stop()):
+                controller.tick()
+                if url and ray.wait([url], timeout=0)[0]:
+                    say(f"law service: {ray.get(url)} (report, JSON, /metrics)")
+                    url = None
+                controller.wait(WAIT_SECONDS)
+            if self._is_to_stop():
+                controller.stop()
+                controller.record_stop("sparsing resume goes on")
+                return Outcome(stopped=True)
+            ray.get(laws.refit.remote())
+            self._seal()
+            ray.get(laws.write_report.remote())
+            return Outcome(failed=controller.failed)
+        finally:
+            controller.stop()
+            ray.kill(laws, no_restart=True)
+
+    def _is_to_stop(self) -> bool:
+        return self._stopping.is_set() or study_is_to_stop(self._store.path)
 
     def _seal(self) -> None:
         """Other readers see what is sealed: of an ended run, all."""
@@ -90,29 +131,41 @@ class Conductor(threading.Thread):
             try:
                 self._store.seal(run.id)
             except BlockingIOError:
-                _say(f"{run.id}: others write to it; `sparsing store compact` will seal it")
+                self._journal.say(
+                    f"{run.id}: others write to it; `sparsing store compact` will seal it"
+                )
 
-    def _say_where_laws_are(self) -> None:
-        """Once, as soon as the law service has started, which training does not wait for."""
-        if self._laws_url and ray.wait([self._laws_url], timeout=0)[0]:
-            _say(f"law service: {ray.get(self._laws_url)} (report, JSON, /metrics)")
-            self._laws_url = None
 
-    def stop(self) -> None:
-        """End the loop and all actors.
+def actor_name(study_path: Path) -> str:
+    """Of a study's actor; with the path, for a cluster may see several stores."""
+    return f"study {study_path.name} {hashlib.sha256(str(study_path).encode()).hexdigest()[:8]}"
 
-        Raises:
-            BaseException: what ended the loop, if that was an error.
-        """
-        self._stopping.set()
-        self.join()
-        self.controller.stop()
-        if self._error:
-            raise self._error
+
+def find_conductor(study_path: Path) -> Any | None:
+    """The actor that works on a study on the connected cluster; None where there is none."""
+    try:
+        return ray.get_actor(actor_name(study_path))
+    except ValueError:
+        return None
+
+
+def start_conductor(study_path: Path, metrics_port: int, *, detached: bool) -> Any:
+    """Start the study's actor, or get it where it is at work; ends with the driver, or detached."""
+    actor: Any = ray.remote(Conductor).options(
+        name=actor_name(study_path),
+        get_if_exists=True,
+        lifetime="detached" if detached else None,
+        num_cpus=0,
+        max_restarts=CONTROLLER_RESTARTS,
+        max_task_retries=-1,
+        max_concurrency=8,
+        runtime_env=worker_environment(threads=1),
+    )
+    return actor.remote(str(study_path), metrics_port)
 
 
 def start_law_service(store: StudyStore, metrics_port: int) -> Any:
-    """The law service on this node, on whose loopback it serves."""
+    """The law service on the controller's node, on whose loopback it serves."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     actor: Any = ray.remote(LawService).options(
         num_cpus=0,
@@ -122,7 +175,3 @@ def start_law_service(store: StudyStore, metrics_port: int) -> Any:
         runtime_env=worker_environment(threads=1),
     )
     return actor.remote(str(store.path), metrics_port)
-
-
-def _say(line: str) -> None:
-    click.echo(line, err=True)

@@ -95,6 +95,20 @@ def join_gang(rank: int, world_size: int, address: str, port: int, timeout_secon
     )
 
 
+def limit_collectives(timeout_seconds: float) -> None:
+    """Let collectives of DeepSpeed fail after so long.
+
+    It reduces gradients in a copy of the world's group, which has torch's 30 minutes whatever was
+    given to the world itself; and the copy exists only once an engine does.
+    """
+    from datetime import timedelta
+
+    from deepspeed.utils import groups
+    from torch.distributed.distributed_c10d import _set_pg_timeout
+
+    _set_pg_timeout(timedelta(seconds=timeout_seconds), groups._get_data_parallel_group())
+
+
 def micro_batch(run: Run, optimization: Optimization, world_size: int) -> tuple[int, int]:
     """(sequences per forward, accumulation steps) of a shard.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from analysis.follow import FollowedStudy
+from analysis.report import write_report
 from analysis.server import Server
 from analysis.service import application
 from study.store import StudyStore
@@ -14,7 +15,8 @@ class LawService:
     """Follows one study's store, and serves it on this node's loopback as `sparsing serve` does."""
 
     def __init__(self, study_path: str, port: int) -> None:
-        self._study = FollowedStudy(StudyStore.open(".", study_path))
+        self._store = StudyStore.open(".", study_path)
+        self._study = FollowedStudy(self._store)
         self._server = Server(application([self._study]), LOOPBACK, port)
         self._server.__enter__()
         self._study.__enter__()
@@ -26,3 +28,7 @@ class LawService:
     def refit(self) -> int:
         """Refit what is new, now; returns the number of fits appended. Raises StoreError."""
         return self._study.refit()
+
+    def write_report(self) -> str:
+        """Write the study's report, and return its path."""
+        return str(write_report(self._store))

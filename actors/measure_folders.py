@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from actors.checkpoints import MARKER, read_checkpoint
+from actors.checkpoint_folders import MARKER
+from actors.checkpoints import read_checkpoint
 from actors.data import tokenizers
 from actors.data.prepare import content_hash, open_prepared
 from actors.data.prepared import PreparedData

@@ -12,9 +12,11 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
+import ray
 import torch
 
-from actors.checkpoints import checkpoint_folder, complete_steps, load_model
+from actors.checkpoint_folders import checkpoint_folder, complete_steps
+from actors.checkpoints import load_model
 from actors.data.prepare import open_prepared
 from actors.engine import pick_device
 from actors.measure import Measurement, measure_at
@@ -52,6 +54,10 @@ class Measurer:
         self._profiles: dict[tuple[str, int], Profile] = {}
         self._found: dict[str, Found] = {}
         """What was found last for each run."""
+
+    def node(self) -> str:
+        """Id of the Ray node where it works."""
+        return ray.get_runtime_context().get_node_id()
 
     def measure_live(self, run: Run, step: int, attempt: int) -> None:
         """Measure one checkpoint with the CETT value of the newest checkpoints up to it."""

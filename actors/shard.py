@@ -6,24 +6,22 @@ gang's process group, never to other actors.
 
 from __future__ import annotations
 
-import math
 import resource
 import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import ray
 import torch
 from torch import distributed as dist
 
+from actors.assignment import Assignment
+from actors.checkpoint_folders import checkpoint_folder, complete_steps
 from actors.checkpoints import (
     Checkpoint,
-    checkpoint_folder,
-    clear_incomplete,
-    complete_steps,
     read_tensors,
     shard_files,
     write_marker,
@@ -31,29 +29,20 @@ from actors.checkpoints import (
 )
 from actors.data.order import TrainingOrder
 from actors.data.prepare import open_prepared
-from actors.engine import Engine, join_gang
+from actors.engine import Engine, join_gang, limit_collectives
 from actors.evaluate import mean_loss
+from actors.fence import Fence
 from actors.model import ModelConfig, Transformer
+from actors.policy import as_failure, batch_index
 from actors.schedule import learning_rate_share
+from actors.stability import LossGuard
+from actors.watchdog import Beat, Pulse
 from study.definition import Study
-from study.errors import SparsingError
+from study.errors import FencedError
 from study.plan import Run
 from study.store import StudyStore
 from study.version import code_version
 from study.writer import TableWriter
-
-
-@dataclass(frozen=True, kw_only=True)
-class Assignment:
-    """What a shard needs to know to train its part of a run."""
-
-    study_path: str
-    """The study's folder in the store, on a file system that every node sees."""
-    data_path: str
-    run: Run
-    attempt: int
-    world_size: int
-    gang_timeout_seconds: int = 1800
 
 
 def model_config(study: Study, run: Run, vocabulary_size: int) -> ModelConfig:
@@ -83,6 +72,7 @@ class TrainingShard:
         self.assignment = assignment
         self.rank = rank
         self.run = assignment.run
+        self.pulse = Pulse()
 
     def meeting_point(self) -> tuple[str, int]:
         """Address of this node and a free port on it, where the gang meets; asked of rank 0."""
@@ -90,19 +80,35 @@ class TrainingShard:
             probe.bind(("", 0))
             return ray.util.get_node_ip_address(), probe.getsockname()[1]
 
+    def beat(self) -> Beat:
+        """What the pulse says; answered by another thread while `train` works."""
+        return self.pulse.beat()
+
     def train(self, address: str, port: int) -> None:
         """Train the run to its end; returns once every row and checkpoint is durable.
 
         Raises:
-            SparsingError: the loss is not finite, or the data or a checkpoint is damaged.
+            RunFailure: whatever went wrong here, with its kind.
+            FencedError: a newer attempt has been started.
         """
+        try:
+            self._train(address, port)
+        except FencedError:
+            raise
+        except Exception as error:
+            raise as_failure(error) from error
+
+    def _train(self, address: str, port: int) -> None:
         self.set_up(address, port)
         start = self.resume()
         with self.writing(start):
             for step in range(start, self.run.steps):
                 self.train_step(step)
+                self.pulse.stepped()
                 if step + 1 in self.run.checkpoint_steps:
+                    self.pulse.checkpointing()
                     self._checkpoint(step + 1)
+                    self.pulse.checkpointed()
 
     @contextmanager
     def writing(self, start: int) -> Iterator[None]:
@@ -129,6 +135,7 @@ class TrainingShard:
         self.data = open_prepared(Path(assignment.data_path))
         self.order = TrainingOrder(self.data, self.run.seed)
         self.config = model_config(self.study, self.run, self.data.vocabulary_size)
+        self.fence = Fence(self.store, self.run.id, assignment.attempt, assignment.token)
 
     def resume(self) -> int:
         """Make the engine, from the newest complete checkpoint where there is one.
@@ -148,16 +155,19 @@ class TrainingShard:
         else:
             model.initialize(self.run.seed)
         self.engine = Engine(model, self.study, self.run, self.assignment.world_size)
-        if state is None:
-            return 0
-        self.engine.load_state(state, done[-1])
-        return done[-1]
+        limit_collectives(self.assignment.gang_timeout_seconds)
+        if state is not None:
+            self.engine.load_state(state, done[-1])
+        start = done[-1] if done else 0
+        self.loss_guard = LossGuard(self.store, self.run, start)
+        return start
 
     def compute(self, step: int) -> tuple[float, float, float]:
         """Optimizer step number `step`, from 0: (loss of the global batch, lr, gradient norm)."""
         run, world_size = self.run, self.assignment.world_size
         share = run.batch_sequences // world_size
-        first = step * run.batch_sequences + self.rank * share
+        batch = batch_index(step + 1, run.steps, self.assignment.replaced_steps)
+        first = batch * run.batch_sequences + self.rank * share
         sequences = torch.from_numpy(self.order.sequences(first, share))
         learning_rate = self.study.optimization.peak_learning_rate * learning_rate_share(run, step)
         loss, grad_norm = self.engine.step(sequences, learning_rate)
@@ -169,17 +179,15 @@ class TrainingShard:
         """Optimizer step number `step`, from 0, and its row in the store.
 
         Raises:
-            SparsingError: the loss is not finite.
+            RunFailure: loss or gradient norm is not finite, or the loss is a spike.
+            FencedError: a newer attempt has been started.
         """
         started = time.perf_counter()
         loss, learning_rate, grad_norm = self.compute(step)
-        if not math.isfinite(loss):
-            raise SparsingError(
-                f"{self.run.id}: the loss is {loss} at step {step + 1}; a smaller "
-                "optimization.peak_learning_rate or a longer warm-up usually helps"
-            )
+        self.loss_guard.check(step + 1, loss, grad_norm)
         if self.rank:
             return
+        self.fence.check_at_times()
         seconds = time.perf_counter() - started
         row = {
             "step": step + 1,
@@ -196,12 +204,9 @@ class TrainingShard:
     def _checkpoint(self, step: int) -> None:
         """Save a checkpoint and evaluate it; collective."""
         started = time.perf_counter()
-        world_size = self.assignment.world_size
+        attempt, world_size = self.assignment.attempt, self.assignment.world_size
         folder = checkpoint_folder(self.store.path, self.run.id, step)
-        if self.rank == 0:
-            clear_incomplete(folder)
-        self._barrier()
-        write_shard(self.engine, folder, self.rank, world_size)
+        write_shard(self.engine, folder, attempt, self.rank, world_size)
         losses = self._validation_losses()
         self._barrier()
         if self.rank:
@@ -211,15 +216,16 @@ class TrainingShard:
         self.writers["steps"].flush()
         checkpoint = Checkpoint(
             run=self.run.id,
-            attempt=self.assignment.attempt,
+            attempt=attempt,
             step=step,
             tokens=step * self.run.batch_tokens,
-            files=shard_files(folder, world_size),
+            files=shard_files(folder, attempt, world_size),
             config=asdict(self.config),
             code_version=code_version(),
             save_seconds=time.perf_counter() - started,
         )
-        write_marker(folder, checkpoint)
+        self.fence.check()
+        checkpoint = write_marker(folder, checkpoint)
         shared = {
             "step": step,
             "tokens": checkpoint.tokens,

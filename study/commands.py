@@ -99,7 +99,8 @@ def schema() -> None:
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
-def doctor(as_json: bool) -> None:
+@click.option("--address", help="Also whether a Ray cluster there is safe to use.")
+def doctor(as_json: bool, address: str | None) -> None:
     """Check whether a study can run on this machine, and say what to do where not.
 
     Exit code 0 when it can, 1 when not.
@@ -107,8 +108,9 @@ def doctor(as_json: bool) -> None:
     \b
     Example:
       sparsing doctor
+      sparsing doctor --address http://head:8265
     """
-    found = checks()
+    found = checks(address)
     failed = [check for check in found if check.status == "fail"]
     if as_json:
         rows = [asdict(check) for check in found]

@@ -95,12 +95,13 @@ def replace(content: bytes, target: Place) -> None:
     if not isinstance(target, Path):
         target.replace_by(content)
         return
-    temporary = _write_durably(content, target.parent, f".{target.name}")
+    temporary = write_durably(content, target.parent, f".{target.name}")
     os.replace(temporary, target)
     sync_folder(target.parent)
 
 
-def _write_durably(content: bytes, folder: Path, name: str) -> Path:
+def write_durably(content: bytes, folder: Path, name: str) -> Path:
+    """Write a temporary file of a new name, which remains for the caller to name or remove."""
     temporary = folder / f"{name}.{uuid.uuid4().hex}.tmp"
     try:
         with open(temporary, "xb") as file:

@@ -190,6 +190,21 @@ class Optimization(Model):
     """`auto`: 1 on GPUs, 0 on CPUs (where sharding costs more than it saves)."""
 
 
+class Stability(Model):
+    """What happens when training is not stable: the run goes back to its newest checkpoint, and
+    trains on another batch in the place of the one to blame. The store remembers which, so that a
+    restart takes the same way."""
+
+    not_finite: Literal["replace", "fail"] = "replace"
+    """When loss or gradient norm is NaN or infinite. One bad batch passes; a run that diverges
+    meets the next soon, and is failed."""
+    spike_factor: float | None = Field(default=None, gt=1, le=1e9)
+    """A loss over so many times the median of the 50 steps before is a spike, and treated alike.
+    Default: spikes are left as they are, for they are part of the curve."""
+    max_replaced: Count = Field(default=3, ge=1, le=10_000)
+    """Batches replaced between two checkpoints; a run that needs more is failed."""
+
+
 class MuP(Model):
     """Scalings of the muP Transformer in the MiniCPM manner (paper section 3)."""
 
@@ -236,6 +251,9 @@ class Resources(Model):
 
     shards: Count = Field(default=1, ge=1, le=100_000)
     """World size of each run: shards of its gang."""
+    min_shards: Count | None = Field(default=None, ge=1, le=100_000)
+    """Where the cluster has no room for `shards`, a run goes on with fewer, at least so many, and
+    grows again at a checkpoint; the global batch stays. Default: it waits for all."""
     gpus_per_shard: float | None = Field(default=None, ge=0, le=1024)
     """Default: 1 where the cluster has GPUs, else 0."""
     cpus_per_shard: float = Field(default=1.0, gt=0, le=10_000)
@@ -246,10 +264,27 @@ class Resources(Model):
     """How Ray places a run's shards on nodes."""
     parallel_runs: Count | None = Field(default=None, ge=1)
     """At most so many runs at once; default: as many as fit."""
+    max_gpus: float | None = Field(default=None, gt=0, le=1_000_000)
+    """Train on at most so many GPUs at once, all runs together; default: on all."""
+    order: Literal["biggest_first", "as_defined"] = "biggest_first"
+    """Which run starts first: the one of most FLOPs, so that the last ones to end are short, or
+    the first of the definition."""
     measurers: Count = Field(default=1, ge=1, le=10_000)
     """Measurer actors beside the training."""
     threads_per_shard: Count = Field(default=1, ge=1, le=10_000)
     """CPU threads of a shard; two one-thread runs side by side beat one two-thread run."""
+    hang_seconds: float = Field(default=60.0, gt=0, le=1e6)
+    """No step for so long, and for 20 times the median step, is a hang: the run is restarted."""
+
+    @model_validator(mode="after")
+    def _fewest_of_all(self) -> Resources:
+        if self.min_shards is not None and self.min_shards > self.shards:
+            raise problem(
+                f"min_shards = {self.min_shards} is more than shards = {self.shards}",
+                "min_shards",
+                "shards",
+            )
+        return self
 
 
 LawName = Literal["relu", "silu"]
@@ -279,6 +314,8 @@ class Study(Model):
     """What is trained on."""
     optimization: Optimization = Optimization()
     """How it is trained."""
+    stability: Stability = Stability()
+    """What happens when the loss is not finite, or spikes."""
     mup: MuP = MuP()
     """Scalings of the muP Transformer."""
     checkpoints: Checkpoints = Checkpoints()
@@ -303,12 +340,15 @@ class Study(Model):
     def canonical_json(self) -> str:
         """Everything that determines the results, in one spelling.
 
-        Resources are not part of it, nor is whether Pareto curves are measured as well.
+        Resources are not part of it, nor is whether Pareto curves are measured as well. Sections
+        that are younger than the first studies count where they are not the default.
         """
         content = self.model_dump(
             mode="json",
             exclude={"description": True, "resources": True, "measurement": {"pareto": True}},
         )
+        if self.stability == Stability():
+            del content["stability"]
         return json.dumps(content, sort_keys=True, separators=(",", ":"))
 
     @property

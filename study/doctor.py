@@ -20,6 +20,8 @@ from typing import Any, Literal
 import psutil
 from packaging.requirements import Requirement
 
+from study.ray_address import token_problem
+
 IMPORT_SECONDS = 120
 GIGABYTE = 10**9
 NEEDED_DISK_BYTES = 1 * GIGABYTE
@@ -52,8 +54,8 @@ class Check:
     remedy: str = ""
 
 
-def checks() -> list[Check]:
-    """All findings about this machine; takes some seconds."""
+def checks(address: str | None = None) -> list[Check]:
+    """All findings about this machine, and about talking to a cluster; takes some seconds."""
     torch, problem = _probe(_TORCH)
     return [
         *_python_and_packages(),
@@ -67,6 +69,7 @@ def checks() -> list[Check]:
         _shared_memory(),
         *_limits(),
         _network(),
+        *_cluster(address),
     ]
 
 
@@ -189,6 +192,13 @@ def _network() -> Check:
         remedy = f"give {socket.gethostname()} an address in /etc/hosts"
         return Check(name="network", status="fail", found=str(error), remedy=remedy)
     return Check(name="network", status="ok", found=f"{socket.gethostname()} is {address}")
+
+
+def _cluster(address: str | None) -> Iterator[Check]:
+    """Whoever reaches a Ray cluster runs code on it: so only with a token."""
+    if address:
+        problem = token_problem(address)
+        yield _check("cluster", problem is None, address, problem or "")
 
 
 def _check(name: str, good: bool, found: str, remedy: str) -> Check:

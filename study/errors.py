@@ -37,3 +37,7 @@ class DamagedError(SparsingError):
     """A store does not hold what was put there (exit code 4)."""
 
     exit_code = 4
+
+
+class FencedError(SparsingError):
+    """Another controller works on the study: whoever gets this must write nothing more."""

@@ -23,7 +23,8 @@ from prometheus_client.registry import Collector
 
 from study.by_run import ByRun, States
 from study.commit_delay import read_commit_delays
-from study.run_life import KINDS, read_lives
+from study.failure import Kind
+from study.run_life import read_lives
 from study.run_metrics import LawPoint, StudyNow, run_metrics
 from study.status import StudyStatus
 from study.store import StudyStore
@@ -192,7 +193,7 @@ def _failures(studies: Sequence[StudyNow]) -> Metric:
     )
     for study in studies:
         failed = sum((life.failures for life in study.lives.values()), Counter[str]())
-        for kind in KINDS:
+        for kind in Kind:
             metric.add_metric([study.status.study_id, kind], failed[kind])
     return metric
 

@@ -10,17 +10,6 @@ from typing import Any
 
 from study.store import StudyStore
 
-FAILURE_KINDS: dict[str, tuple[str, ...]] = {
-    "loss": ("the loss is",),
-    "memory": ("out of memory", "OutOfMemory"),
-    "hung": ("hung", "no step for"),
-    "lost": ("was lost", "were lost"),
-}
-"""Kinds of failure by the words of their reasons; what has none of them is `other`."""
-KINDS = (*FAILURE_KINDS, "other")
-RESTARTING = "restarting: "
-"""How the reason begins with which a failed attempt makes its run `planned` again."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class RunLife:
@@ -33,12 +22,12 @@ class RunLife:
     waits_seconds: tuple[float, ...]
     """How long each attempt waited for its place on the cluster; those that got it."""
     failures: Counter[str]
-    """Attempts that failed, by KINDS."""
+    """Failures by kind, also of measurements."""
 
 
 def read_lives(store: StudyStore, runs: list[str]) -> dict[str, RunLife]:
     """The lives of some runs, where the store has any row of `runs` of them."""
-    columns = ["run", "state", "reason", "world_size", "written_at"]
+    columns = ["run", "state", "failure_kind", "world_size", "written_at"]
     rows = store.scan("runs", runs).select(columns).sort("written_at", maintain_order=True)
     changes: dict[str, list[dict[str, Any]]] = {}
     for row in rows.collect().iter_rows(named=True):
@@ -46,17 +35,10 @@ def read_lives(store: StudyStore, runs: list[str]) -> dict[str, RunLife]:
     return {run: _life(rows) for run, rows in changes.items()}
 
 
-def failure_kind(reason: str) -> str:
-    """One of KINDS."""
-    found = (kind for kind, words in FAILURE_KINDS.items() if any(w in reason for w in words))
-    return next(found, "other")
-
-
 def _life(rows: list[dict[str, Any]]) -> RunLife:
     newest = rows[-1]
     same = list(takewhile(lambda row: row["state"] == newest["state"], reversed(rows)))
     sizes = [row["world_size"] for row in rows if row["world_size"] is not None]
-    failed = [row["reason"] or "" for row in rows if _is_failure(row)]
     return RunLife(
         since=same[-1]["written_at"],
         shards=sizes[-1] if sizes else None,
@@ -65,10 +47,5 @@ def _life(rows: list[dict[str, Any]]) -> RunLife:
             for before, after in pairwise(rows)
             if (before["state"], after["state"]) == ("waiting", "training")
         ),
-        failures=Counter(map(failure_kind, failed)),
+        failures=Counter(kind for row in rows if (kind := row["failure_kind"])),
     )
-
-
-def _is_failure(row: dict[str, Any]) -> bool:
-    restarted = row["state"] == "planned" and (row["reason"] or "").startswith(RESTARTING)
-    return row["state"] == "failed" or restarted

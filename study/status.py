@@ -15,8 +15,8 @@ from study.by_run import ByRun, States
 from study.plan import Run, plan_runs
 from study.store import StudyStore
 
-STATES = ("planned", "waiting", "training", "measuring", "done", "failed")
-ENDED = ("done", "failed")
+STATES = ("planned", "waiting", "training", "measuring", "done", "failed", "stopped")
+ENDED = ("done", "failed", "stopped")
 """States after which nothing more comes of a run by itself."""
 SPEED_ROWS = 20
 """Speed is the median over so many of the newest steps."""
@@ -112,7 +112,7 @@ class StudyStatus:
 
     @property
     def ended(self) -> bool:
-        """Whether every run is done or failed."""
+        """Whether every run is done, failed or stopped."""
         return all(run.ended for run in self.runs)
 
     def as_json(self) -> dict[str, Any]:

@@ -17,8 +17,9 @@ COLORS = {
     "measuring": "blue",
     "done": "green",
     "failed": "red",
+    "stopped": "magenta",
 }
-ORDER = ("failed", "training", "measuring", "waiting", "planned", "done")
+ORDER = ("failed", "training", "measuring", "waiting", "planned", "stopped", "done")
 """What is shown first where not all runs have room."""
 
 
@@ -90,7 +91,7 @@ def _caption(status: StudyStatus, shown: int) -> str | None:
     notes = [
         f"{run.run.id}: {run.reason}"
         for run in status.runs
-        if run.reason and run.state in ("failed", "planned")
+        if run.reason and run.state in ("failed", "planned", "waiting")
     ]
     if shown < len(status.runs):
         notes.append(f"and {len(status.runs) - shown} more runs")

@@ -52,15 +52,26 @@ TABLES: dict[str, Table] = {
     for table in (
         Table(
             name="runs",
-            version=1,
+            version=2,
             about="State changes of runs.",
-            optional=frozenset({"reason", "tokens", "world_size", "device"}),
+            optional=frozenset(
+                {"reason", "tokens", "world_size", "device", "failure_kind", "replaced_step"}
+            ),
             columns={
                 "state": (_TEXT, "planned, waiting, training, measuring, done or failed"),
                 "reason": (_TEXT, "why, for people; null where it is plain"),
                 "tokens": (_I64, "training tokens seen at the change"),
                 "world_size": (pa.int32(), "shards of the run's gang"),
                 "device": (_TEXT, "what it trains on, and on which path"),
+                "failure_kind": (
+                    _TEXT,
+                    "kind of failure that made the change: node_lost, shard_lost, hung, disk, "
+                    "not_finite, out_of_memory ...; null for other changes",
+                ),
+                "replaced_step": (
+                    _I64,
+                    "step whose batch is replaced from here on; null for most changes",
+                ),
             },
         ),
         Table(

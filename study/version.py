@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import functools
+import os
 import subprocess
 from importlib import metadata
 from pathlib import Path
 
+VERSION_VARIABLE = "SPARSING_CODE_VERSION"
+"""Says which code it is where code has travelled to a cluster, without its checkout."""
 ROOT = Path(__file__).resolve().parent.parent
 """The folder that holds the packages: the repository's root in a checkout."""
 
@@ -14,6 +17,8 @@ ROOT = Path(__file__).resolve().parent.parent
 @functools.cache
 def code_version() -> str:
     """`0.1.0+b540421`, with `+dirty` where tracked files differ; `0.1.0` without a checkout."""
+    if told := os.environ.get(VERSION_VARIABLE):
+        return told
     version = metadata.version("sparsing")
     top = _git("rev-parse", "--show-toplevel")
     if not top or Path(top) != ROOT:  # no git, or an environment inside somebody's repository

@@ -54,7 +54,7 @@ def main(rank: int, world_size: int, port: int, folder: Path) -> None:
 
     def save(engine: Engine) -> None:
         target = folder / f"world{world_size}-zero{engine.zero_stage}"
-        write_shard(engine, target, rank, world_size)
+        write_shard(engine, target, 1, rank, world_size)
         dist.barrier()
         if rank == 0:
             write_marker(
@@ -65,7 +65,7 @@ def main(rank: int, world_size: int, port: int, folder: Path) -> None:
                     step=RESUME_AT,
                     tokens=0,
                     config=vars(config),
-                    files=shard_files(target, world_size),
+                    files=shard_files(target, 1, world_size),
                     code_version="test",
                     save_seconds=0,
                 ),

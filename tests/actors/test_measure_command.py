@@ -15,7 +15,8 @@ from click.testing import CliRunner, Result
 from foreign_models import family, save, sentences, train
 from safetensors.torch import load_file, save_file
 
-from actors.checkpoints import Checkpoint, checkpoint_folder, write_marker
+from actors.checkpoint_folders import checkpoint_folder
+from actors.checkpoints import Checkpoint, write_marker
 from actors.data.prepare import prepare
 from actors.foreign import load_foreign
 from actors.measure_text import Halves, of_files

@@ -11,7 +11,8 @@ import torch
 from polars.testing import assert_frame_equal
 from safetensors.torch import save_file
 
-from actors.checkpoints import Checkpoint, checkpoint_folder, shard_files, write_marker
+from actors.checkpoint_folders import checkpoint_folder
+from actors.checkpoints import Checkpoint, shard_files, write_marker
 from actors.data.prepare import prepare
 from actors.measure import measure_rules
 from actors.measure_model import Subject
@@ -214,13 +215,15 @@ def save_model(store: StudyStore, run: str, step: int) -> None:
     folder = checkpoint_folder(store.path, run, step)
     folder.mkdir(parents=True)
     weights = Transformer(config).state_dict()
-    save_file({f"weight/{n}": t for n, t in weights.items()}, folder / "shard-0.safetensors")
+    save_file(
+        {f"weight/{n}": t for n, t in weights.items()}, folder / "attempt-1-shard-0.safetensors"
+    )
     checkpoint = Checkpoint(
         run=run,
         attempt=1,
         step=step,
         tokens=step * 512,
-        files=shard_files(folder, 1),
+        files=shard_files(folder, 1, 1),
         config=vars(config),
         code_version="test",
         save_seconds=0.0,

@@ -20,6 +20,11 @@ from study.load import load_study
 from study.plan import plan_runs
 from study.store import StudyStore
 
+# Also on a busy machine, where Ray's workers, nice by default, would hardly get to work.
+pytestmark = pytest.mark.timeout(1200)
+PATIENCE_SECONDS = 500.0
+ENVIRONMENT = os.environ | {"RAY_worker_niceness": "0"}
+
 TINY = """
 name: tiny
 axes:
@@ -73,7 +78,11 @@ def command(definition: Path, store: Path, *options: str) -> list[str]:
 
 def run(definition: Path, store: Path, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command(definition, store, *options), capture_output=True, text=True, timeout=240
+        command(definition, store, *options),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
+        env=ENVIRONMENT,
     )
 
 
@@ -178,14 +187,14 @@ def test_running_a_finished_study_again_trains_nothing(undisturbed: Path, defini
 
 def wait_for_rows(store: Path, minimum: int, process: subprocess.Popen) -> None:
     """Until every run has so many steps in the store."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
         if any(store.glob("*/study.yaml")):
             counts = steps_of(store).group_by("run").len()["len"].to_list()
             if len(counts) == 2 and min(counts) >= minimum:
                 return
         time.sleep(0.1)
-    raise AssertionError(f"no {minimum} steps within two minutes")
+    raise AssertionError(f"no {minimum} steps within {PATIENCE_SECONDS:g} s")
 
 
 def assert_same_study(found: Path, expected: Path) -> None:
@@ -209,6 +218,7 @@ def started(definition: Path, tmp_path: Path) -> Iterator[tuple[subprocess.Popen
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        env=ENVIRONMENT,
     )
     yield process, tmp_path
     if process.poll() is None:
@@ -235,7 +245,7 @@ def test_interrupted_it_says_how_to_go_on(
     process, store = started
     wait_for_rows(store, 10, process)
     os.kill(process.pid, signal.SIGINT)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 130
     assert "the same command again goes on where it stopped" in output
     assert "Traceback" not in output
@@ -253,11 +263,11 @@ def test_a_lost_shard_is_replaced(
     ]
     assert victims
     victims[0].kill()
-    output, _ = process.communicate(timeout=200)
+    output, _ = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 0, output
     states = StudyStore.open(store, "tiny").scan("runs").collect()
     assert states["attempt"].max() == 2
-    assert any("a shard was lost" in (reason or "") for reason in states["reason"])
+    assert states["failure_kind"].drop_nulls().to_list() == ["shard_lost"]
     assert_same_study(store, undisturbed)
 
 
@@ -270,7 +280,7 @@ def test_a_gang_of_two_gives_the_same_rows(
     done = run(pair, tmp_path)
     assert done.returncode == 0, done.stderr
     states = StudyStore.open(tmp_path, "tiny").scan("runs").collect()
-    assert set(states["world_size"]) == {2}
+    assert set(states["world_size"]) == {2}, states
     pair_steps, alone = steps_of(tmp_path), steps_of(undisturbed)
     assert pair_steps.select("run", "step", "tokens").equals(alone.select("run", "step", "tokens"))
     # Two shards add gradients in another order, and training amplifies rounding as it goes on.

@@ -6,6 +6,7 @@ import pytest
 from real_prometheus import DEPLOY
 
 from study.load import load_study
+from study.main import COMMANDS
 from study.plan import plan
 
 TEXT = (DEPLOY / "README.md").read_text()
@@ -25,3 +26,10 @@ def test_the_sizes_are_those_of_the_plan():
 def test_files_exist(text):
     for link in re.findall(r"\]\(([\w./-]+)\)", text):
         assert (DEPLOY / link).exists(), link
+
+
+@pytest.mark.parametrize("text", [TEXT, RUNBOOKS], ids=["README", "runbooks"])
+def test_commands_exist(text):
+    named = set(re.findall(r"`sparsing ([a-z]+)", text))
+    assert named
+    assert named <= set(COMMANDS)

@@ -21,8 +21,8 @@ from stores import (
 )
 
 from study.exporter import StoreCollector, StudyMetrics
+from study.failure import Kind
 from study.plan import plan_runs, training_flops
-from study.run_life import KINDS
 from study.run_metrics import LawPoint
 from study.status import StatusReader
 from study.store import StudyStore
@@ -84,7 +84,7 @@ def test_an_empty_store_has_states_and_no_values(store):
     assert value(samples, "run_loss", run=RELU) is None
     assert value(samples, "run_state", run=RELU, state="planned") == 1
     assert value(samples, "run_state_since_timestamp_seconds", run=RELU) is None
-    assert [value(samples, "failures_total", kind=kind) for kind in KINDS] == [0] * len(KINDS)
+    assert [value(samples, "failures_total", kind=kind) for kind in Kind] == [0] * len(Kind)
     assert 0 < value(samples, "store_free_bytes") < value(samples, "store_size_bytes")
 
 
@@ -117,11 +117,11 @@ def test_what_operators_ask_of_a_run(store):
     run = plan_runs(tiny_study())[0]
     flops = training_flops(run, 32_000) / run.tokens
     assert value(samples, "run_mfu_ratio", run=RELU) == pytest.approx(1e8 * flops / 4 / 312e12)
-    write_rows(store, "runs", RELU, [state_row("failed", reason="the loss is nan")])
+    write_rows(store, "runs", RELU, [state_row("failed", failure_kind="not_finite")])
     after = scrape(registry)
     for name in ("run_mfu_ratio", "run_shards", "run_memory_bytes", "store_commit_seconds"):
         assert value(after, name, run=RELU) is None
-    assert value(after, "failures_total", kind="loss") == 1
+    assert value(after, "failures_total", kind="not_finite") == 1
 
 
 def test_an_unknown_device_has_no_mfu(store):

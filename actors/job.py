@@ -1,0 +1,38 @@
+"""What a Ray job of ours runs: `python -m actors.job STUDY --store ROOT`.
+
+Starts the study's detached actor and shows in the job's log how it goes on. Ending this process, or
+the job, ends the showing only.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from actors.conduct import conduct
+from actors.jobs import read_definition
+from study.errors import SparsingError
+from study.store import StudyStore
+
+
+@click.command()
+@click.argument("study")
+@click.option("--store", "root", required=True)
+def main(study: str, root: str) -> None:
+    """Bring STUDY to its end on the cluster that this job runs on."""
+    try:
+        definition = read_definition(Path.cwd())
+        store = StudyStore.create(root, definition) if definition else StudyStore.open(root, study)
+        failed = conduct(store, "auto", metrics_port=0, detached=True)
+    except SparsingError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+    for run, reason in failed.items():
+        click.echo(f"{run} failed: {reason}", err=True)
+    sys.exit(4 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()

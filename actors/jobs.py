@@ -1,0 +1,133 @@
+"""A study as a Ray job: its definition and our code travel, its actor stays when the job's driver
+dies.
+
+The job's id is the study's: Ray refuses an id that is in use, so that of two submissions at once
+one starts the study and the other finds it at work.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shlex
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+from ray.exceptions import AuthenticationError
+from ray.job_submission import JobStatus, JobSubmissionClient
+
+from study.definition import Study
+from study.errors import NotFoundError, SparsingError
+from study.ray_address import token_problem
+from study.version import ROOT, VERSION_VARIABLE, code_version
+
+PACKAGES = ("study", "actors", "kernels", "analysis")
+DEFINITION = "study.json"
+POLL_SECONDS = 0.5
+
+
+def connect_jobs(address: str) -> JobSubmissionClient:
+    """A client of the cluster's Jobs API; warns where it is used without a token.
+
+    Raises:
+        NotFoundError: no cluster answers there.
+    """
+    if problem := token_problem(address):
+        click.echo(f"warning: {problem}", err=True)
+    try:
+        client = JobSubmissionClient(address)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise NotFoundError(
+            f"no Ray dashboard at '{address}': {error}; it is the head's port 8265 where the "
+            "cluster was started with ray[default]"
+        ) from None
+    except AuthenticationError:
+        raise SparsingError(
+            f"the cluster at {address} wants its token: set RAY_AUTH_MODE=token, and put the token "
+            "into ~/.ray/auth_token, RAY_AUTH_TOKEN or the file that RAY_AUTH_TOKEN_PATH names"
+        ) from None
+    logging.getLogger("ray.dashboard").setLevel(logging.ERROR)
+    return client
+
+
+def submit_study(
+    client: JobSubmissionClient,
+    study_id: str,
+    root: str,
+    definition: Study | None,
+    *,
+    ship_code: bool,
+    python: str,
+) -> bool:
+    """Have a study brought to its end on the cluster; False where it is at work there already.
+
+    Args:
+        client: of the cluster.
+        study_id: of the study.
+        root: of the store, as the cluster's nodes see it.
+        definition: None where the store has it.
+        ship_code: bring our packages; else the nodes have them.
+        python: of the nodes.
+    """
+    words = [python, "-m", "actors.job", study_id, "--store", root]
+    with tempfile.TemporaryDirectory(prefix="sparsing-submit-") as folder:
+        if definition:
+            (Path(folder) / DEFINITION).write_text(definition.model_dump_json())
+        else:
+            (Path(folder) / "README").write_text("the store has the study's definition\n")
+        environment = _environment(folder, ship_code)
+        for _ in range(2):
+            try:
+                client.submit_job(
+                    entrypoint=shlex.join(words),
+                    submission_id=study_id,
+                    runtime_env=environment,
+                    metadata={"study": study_id, "store": root},
+                )
+                return True
+            except RuntimeError as error:
+                if "already exists" not in str(error):
+                    raise SparsingError(f"the cluster refuses the study: {error}") from error
+            if not client.get_job_status(study_id).is_terminal():
+                return False
+            client.delete_job(study_id)
+    return False
+
+
+def run_there(
+    client: JobSubmissionClient, arguments: list[str], *, ship_code: bool, python: str
+) -> None:
+    """Run a command of ours on the cluster, which sees the store, and print what it prints.
+
+    Raises:
+        SparsingError: it failed.
+    """
+    with tempfile.TemporaryDirectory(prefix="sparsing-command-") as folder:
+        (Path(folder) / "README").write_text("a command of sparsing\n")
+        job = client.submit_job(
+            entrypoint=shlex.join([python, "-m", "study.main", *arguments]),
+            runtime_env=_environment(folder, ship_code),
+        )
+    while not (status := client.get_job_status(job)).is_terminal():
+        time.sleep(POLL_SECONDS)
+    click.echo(client.get_job_logs(job), nl=False)
+    client.delete_job(job)
+    if status != JobStatus.SUCCEEDED:
+        raise SparsingError(f"sparsing {' '.join(arguments)} failed on the cluster, see above")
+
+
+def _environment(folder: str, ship_code: bool) -> dict[str, Any]:
+    environment: dict[str, Any] = {"working_dir": folder, "excludes": ["__pycache__"]}
+    if ship_code:
+        environment["py_modules"] = [str(ROOT / package) for package in PACKAGES]
+        environment["env_vars"] = {VERSION_VARIABLE: code_version()}
+    return environment
+
+
+def read_definition(folder: Path) -> Study | None:
+    """The definition that travelled with a job; None where it was left in the store."""
+    file = folder / DEFINITION
+    return Study.model_validate(json.loads(file.read_text())) if file.exists() else None
