@@ -18,7 +18,7 @@ from actors.foreign import CONFIG, TOKENIZER, is_foreign, load_foreign
 from actors.measure_model import Subject
 from actors.measure_text import Documents
 from actors.measurer import subject_of
-from study.definition import Data
+from study.data_definition import Data
 from study.errors import DefinitionError, NotFoundError, SparsingError
 from study.store import DEFINITION, StudyStore
 

@@ -16,7 +16,7 @@ import numpy as np
 from actors.data import sources
 from actors.data.prepared import HALVES, PreparedData
 from actors.measure_tokens import Sequences, of_half, of_stream
-from study.definition import Source
+from study.data_definition import Source
 from study.errors import DefinitionError
 from study.units import bytes_text
 

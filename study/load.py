@@ -6,7 +6,8 @@ import os
 from importlib import resources
 from pathlib import Path
 
-from study.definition import Data, Study
+from study.data_definition import Data
+from study.definition import Study
 from study.errors import DefinitionError, NotFoundError
 from study.reading import Reading
 from study.yaml_tree import YamlProblem, read_yaml

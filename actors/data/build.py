@@ -20,7 +20,7 @@ from actors.data.passages import Passage, limited, passages, stretches
 from actors.data.prepared import HALVES
 from actors.data.tokenizers import Tokenizer, dtype_of, make_tokenizer
 from actors.data.validation import Draw, Halves, draw, halves, shortage, tokens_per_half
-from study.definition import Data, Source
+from study.data_definition import Data, Source
 from study.errors import DefinitionError
 
 Progress = Callable[[str], None]

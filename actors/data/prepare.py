@@ -19,7 +19,8 @@ from actors.data.build import Domain, Progress, build
 from actors.data.folders import appearing
 from actors.data.prepared import FORMAT, HALVES, PreparedData, open_prepared
 from actors.data.validation import tokens_per_half
-from study.definition import Data, Source, Study
+from study.data_definition import Data, Source
+from study.definition import Study
 from study.errors import DefinitionError
 
 __all__ = ["PreparedData", "content_hash", "open_prepared", "precheck", "prepare"]

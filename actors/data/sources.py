@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from actors.data.corpora import corpus_file
-from study.definition import Source
+from study.data_definition import Source
 from study.errors import DefinitionError
 
 STDLIB_LEFT_OUT = {"site-packages", "dist-packages", "__pycache__", "test", "tests", "idle_test"}

@@ -13,7 +13,7 @@ import numpy as np
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from study import definition
+from study import data_definition
 from study.errors import SparsingError
 
 END_OF_DOCUMENT = "<|endofdocument|>"
@@ -115,7 +115,7 @@ def train_bpe(sample: list[str], vocabulary_size: int) -> BpeTokenizer:
     return BpeTokenizer(inner)
 
 
-def make_tokenizer(wanted: definition.Tokenizer, sample: list[str], cache: Path) -> Tokenizer:
+def make_tokenizer(wanted: data_definition.Tokenizer, sample: list[str], cache: Path) -> Tokenizer:
     """The tokenizer that the definition asks for; BPE is trained once per sample.
 
     `cache` is a folder of trained tokenizers, named by a hash of sample and vocabulary size.

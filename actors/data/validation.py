@@ -17,7 +17,7 @@ import numpy as np
 from actors.data.passages import Passage
 from actors.data.prepared import HALVES
 from actors.data.tokenizers import Tokenizer
-from study.definition import Data
+from study.data_definition import Data
 from study.errors import DefinitionError
 
 

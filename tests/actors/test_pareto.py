@@ -148,7 +148,7 @@ def test_cost_is_as_documented() -> None:
     report = REPORT.take(np.arange(len(REPORT) - 1))
     points = list(pareto(subject, CHOOSE, report, RATIOS[:4]))
     assert len(points) == 12
-    assert seen == {len(report): 1 + 12, len(CHOOSE): 2, len(CHOOSE) // 4: 1}
+    assert seen == {len(report): 1 + 12, len(CHOOSE): 2, len(CHOOSE) // 8: 1}
 
 
 def test_order_of_the_grid_and_the_size_of_batches_change_nothing(monkeypatch) -> None:

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from study.definition import Axes, Data, RunPoint, Shape, Source, Study
+from study.data_definition import Data, Source
+from study.definition import Axes, RunPoint, Shape, Study
 from study.values import MAX_COUNT, parse_count
 
 DATA = Data(domains={"code": Source(kind="python-stdlib")})

@@ -7,18 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from study.definition import (
-    Axes,
-    Checkpoints,
-    Data,
-    Optimization,
-    Resources,
-    RunPoint,
-    Shape,
-    Source,
-    Study,
-    Tokenizer,
-)
+from study.data_definition import Data, Source, Tokenizer
+from study.definition import Axes, Checkpoints, Optimization, Resources, RunPoint, Shape, Study
 from study.errors import DefinitionError
 from study.load import load_study, preset_names
 from study.plan import plan, plan_runs, training_flops

@@ -19,7 +19,7 @@ from actors.data.commands import data as data_command
 from actors.data.corpora import CORPORA, Corpus, Package, corpora_folder
 from actors.data.fetch import about, fetch
 from actors.data.sources import documents
-from study.definition import Source
+from study.data_definition import Source
 from study.errors import DefinitionError, NotFoundError, SparsingError
 
 needs_npm = pytest.mark.skipif(not shutil.which("npm"), reason="no npm on this machine")

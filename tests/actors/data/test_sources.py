@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from actors.data.sources import documents, fingerprint
-from study.definition import Source
+from study.data_definition import Source
 from study.errors import DefinitionError
 
 

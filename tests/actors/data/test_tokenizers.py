@@ -16,7 +16,7 @@ from actors.data.tokenizers import (
     save,
     train_bpe,
 )
-from study import definition
+from study import data_definition
 from study.errors import SparsingError
 
 SAMPLE = [
@@ -63,7 +63,7 @@ def test_bpe_learns_its_sample():
 
 
 def test_bpe_is_trained_once_per_sample(tmp_path):
-    wanted = definition.Tokenizer(kind="bpe", vocabulary_size=300)
+    wanted = data_definition.Tokenizer(kind="bpe", vocabulary_size=300)
     first = make_tokenizer(wanted, SAMPLE, tmp_path)
     [path] = tmp_path.glob("*.json")
     written = path.stat().st_mtime_ns
