@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from actors.bench_models import llama_weights
+from actors.bench_models import llama_weights, make_llama
 from actors.generate import (
     Decoder,
     HuggingFaceDecoder,
@@ -185,23 +185,10 @@ def _baselines(dense: Subject) -> dict[str, Decoder]:
 
 def _llama(dense: Subject) -> Any:
     """`transformers`' Llama with the same weights, which computes the same."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
     model = dense.model
     assert isinstance(model, Transformer)
     config = model.config
-    llama = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=config.vocabulary_size,
-            hidden_size=config.d_h,
-            intermediate_size=config.d_f,
-            num_hidden_layers=config.layers,
-            num_attention_heads=config.heads,
-            rms_norm_eps=config.norm_epsilon,
-            hidden_act="relu",
-            tie_word_embeddings=True,
-        )
-    )
+    llama = make_llama(config, rms_norm_eps=config.norm_epsilon, hidden_act="relu")
     llama.load_state_dict(llama_weights(model), strict=False)
     llama.tie_weights()
     for layer, ffn in zip(llama.model.layers, dense.ffns, strict=True):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import torch
 from torch import Tensor
 
@@ -10,6 +12,9 @@ from actors.data.prepared import PreparedData
 from actors.engine import pick_device
 from actors.measure_model import Subject
 from actors.model import ModelConfig, Transformer, parameter_groups
+
+if TYPE_CHECKING:
+    from transformers import LlamaForCausalLM
 
 WARMUP = 0.1
 """Share of the steps in which the learning rate grows."""
@@ -61,3 +66,20 @@ def llama_weights(model: Transformer) -> dict[str, Tensor]:
         for name, other in LLAMA_NAMES.items():
             theirs[f"{prefix}{other}.weight"] = ours[f"layers.{i}.{name}.weight"]
     return {name: weight.clone() for name, weight in theirs.items()}
+
+
+def make_llama(config: ModelConfig, **more: Any) -> LlamaForCausalLM:
+    """`transformers`' Llama of the same shape; `more`: of its configuration."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=config.vocabulary_size,
+            hidden_size=config.d_h,
+            intermediate_size=config.d_f,
+            num_hidden_layers=config.layers,
+            num_attention_heads=config.heads,
+            tie_word_embeddings=True,
+            **more,
+        )
+    )

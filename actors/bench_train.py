@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from actors.assignment import Assignment
+from actors.bench_models import make_llama
 from actors.data.prepare import prepare
 from actors.engine import pick_device
 from actors.model import ModelConfig, Transformer, parameter_groups
@@ -103,21 +104,8 @@ class LlamaLoss(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        from transformers import LlamaConfig, LlamaForCausalLM
-
         self.config = config
-        self.llama = LlamaForCausalLM(
-            LlamaConfig(
-                vocab_size=config.vocabulary_size,
-                hidden_size=config.d_h,
-                intermediate_size=config.d_f,
-                num_hidden_layers=config.layers,
-                num_attention_heads=config.heads,
-                hidden_act=config.activation,
-                tie_word_embeddings=True,
-                use_cache=False,
-            )
-        )
+        self.llama = make_llama(config, hidden_act=config.activation, use_cache=False)
 
     def forward(self, tokens: Tensor, targets: Tensor) -> Tensor:
         """Mean cross entropy of the next tokens."""

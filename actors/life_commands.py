@@ -115,7 +115,7 @@ def stop(
       sparsing stop quickstart relu-d32x4-wd8-s0
     """
     if address:
-        _there(["stop", study, *([run] if run else [])], root, address, code, python)
+        _there("stop", study, run, root, address, code, python)
         return
     store = StudyStore.open(root, study)
     if run:
@@ -216,7 +216,7 @@ def logs(
       sparsing logs quickstart relu-d32x4-wd8-s0
     """
     if address:
-        _there(["logs", study, *([run] if run else [])], root, address, code, python)
+        _there("logs", study, run, root, address, code, python)
         return
     store = StudyStore.open(root, study)
     if run:
@@ -246,11 +246,14 @@ def _said(store: StudyStore) -> list[str]:
     return file.read_text("utf-8", "replace").splitlines() if file.exists() else []
 
 
-def _there(words: list[str], root: str, address: str, code: str, python: str) -> None:
+def _there(
+    command: str, study: str, run: str | None, root: str, address: str, code: str, python: str
+) -> None:
     """Run a command on the cluster, whose nodes see the store."""
     from actors.jobs import connect_jobs, run_there
 
     if not Path(root).is_absolute():
         raise DefinitionError(f"--store {root}: with --address, give the path that the nodes see")
     client = connect_jobs(address)
-    run_there(client, [*words, "--store", root], ship_code=code == "ship", python=python)
+    words = [command, study, *([run] if run else []), "--store", root]
+    run_there(client, words, ship_code=code == "ship", python=python)

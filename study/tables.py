@@ -58,7 +58,7 @@ TABLES: dict[str, Table] = {
                 {"reason", "tokens", "world_size", "device", "failure_kind", "replaced_step"}
             ),
             columns={
-                "state": (_TEXT, "planned, waiting, training, measuring, done or failed"),
+                "state": (_TEXT, "planned, waiting, training, measuring, done, failed or stopped"),
                 "reason": (_TEXT, "why, for people; null where it is plain"),
                 "tokens": (_I64, "training tokens seen at the change"),
                 "world_size": (pa.int32(), "shards of the run's gang"),

@@ -26,13 +26,19 @@ SWITCHES = (
 )
 
 
+def chromium() -> str:
+    """Path of the browser; skips the test where there is none."""
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
+    if found is None:
+        pytest.skip("no Chromium on this machine: `apt-get install chromium`")
+    return found
+
+
 class Browser:
     """One page of a headless Chromium; a context manager. Skips the test where there is none."""
 
     def __init__(self, folder: Path) -> None:
-        found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
-        if found is None:
-            pytest.skip("no Chromium on this machine")
+        found = chromium()
         self.errors: list[str] = []
         self.requests: list[str] = []
         commands, self._send = os.pipe()

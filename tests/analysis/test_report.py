@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from browser import chromium
 from click.testing import CliRunner
 from matplotlib.colors import to_rgb
 from report_stores import (
@@ -277,9 +277,7 @@ parent.postMessage(innerWidth + ' wide: ' + wide.join('; ') + '.', '*');
 @pytest.mark.parametrize("width", [1200, 390])
 def test_browser_shows_the_page_without_overflow(html, tmp_path, width) -> None:
     """Rendered by Chromium: nothing reaches beyond the window, no label beyond its figure."""
-    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
-    if browser is None:
-        pytest.skip("no Chromium on this machine")
+    browser = chromium()
     probed = html.replace("Content-Security-Policy", "").replace("</body>", PROBE)
     (tmp_path / "page.html").write_text(probed, "utf-8")
     # In a frame, for headless windows have a least width.
