@@ -2,9 +2,7 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import socket
-import subprocess
 import time
 import urllib.error
 import urllib.parse
@@ -19,6 +17,7 @@ import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
+from real_prometheus import needs_prometheus, prometheus, wait_until
 from report_stores import finished_store, small_study, write, write_measurements, write_training
 
 from analysis.commands import laws, predict
@@ -266,14 +265,6 @@ def test_a_damaged_file_is_a_message(tmp_path) -> None:
     assert "store" in answer.json["error"]
 
 
-def wait_until(holds: Callable[[], Any], seconds: float = 60) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (found := holds()):
-        assert time.monotonic() < deadline, "it did not come"
-        time.sleep(0.02)
-    return found
-
-
 def test_new_measurements_are_fitted_and_served(tmp_path) -> None:
     store = StudyStore.create(tmp_path, small_study())
     run = plan_runs(store.study)[0]
@@ -330,37 +321,13 @@ def _prometheus(folder: Path, target: int) -> Iterator[Callable[[str], list[Any]
     }
     config = {"global": {"scrape_interval": "200ms"}, "scrape_configs": [scrape]}
     (folder / "prometheus.yml").write_text(json.dumps(config))
-    port = _free_port()
-    options = {
-        "config.file": folder / "prometheus.yml",
-        "storage.tsdb.path": folder / "data",
-        "web.listen-address": f"127.0.0.1:{port}",
-    }
-    command = ["prometheus", *(f"--{name}={option}" for name, option in options.items())]
-    log = (folder / "prometheus.log").open("w")
-    process = subprocess.Popen(command, stderr=log, stdout=log, cwd=folder)
-
-    def query(text: str) -> list[Any]:
-        encoded = urllib.parse.urlencode({"query": text})
-        try:
-            answer = get(f"http://127.0.0.1:{port}/api/v1/query?{encoded}")
-            return answer.json["data"]["result"] if answer.status == 200 else []
-        except OSError:
-            assert process.poll() is None, (folder / "prometheus.log").read_text()
-            return []
-
-    try:
+    with prometheus(folder / "prometheus.yml") as query:
         yield query
-    finally:
-        process.terminate()
-        process.wait(timeout=20)
-        log.close()
 
 
 @pytest.mark.slow
+@needs_prometheus
 def test_a_real_prometheus_server_scrapes_it(tmp_path, tmp_path_factory) -> None:
-    if not shutil.which("prometheus"):
-        pytest.skip("needs the prometheus binary: `apt-get install prometheus`")
     store = StudyStore.create(tmp_path, small_study())
     run = plan_runs(store.study)[0]
     write_training(store, run)
