@@ -136,6 +136,11 @@ class Playing:
         rows = self.rows() + steps
         self.until(lambda: self.ended or self.rows() >= rows, "training")
 
+    def attempt(self) -> int:
+        """The newest that has trained."""
+        states = self.store.scan("runs").filter(pl.col("state") == "training")
+        return states.select(pl.col("attempt").max()).collect().item() or 0
+
     def rows(self) -> int:
         """Steps in the store."""
         return self.store.count_rows("steps")

@@ -25,6 +25,8 @@ STUDIES, FAULTS, SEED = 7, 5, 8
 """Studies, and faults in each."""
 ALLOWED_SECONDS = {"hung": 30.0 + 2 * HANG_SECONDS}
 """Beside a checkpoint interval; 30 s where nothing is said. A hang has to be noticed first."""
+TAKES_GANGS = {"shard", "hung", "node", "disk", "controller"}
+"""Faults after which another attempt has to begin."""
 TOLERANCE = 0.02
 """Relative, of losses: gangs of other sizes add gradients in another order, and training
 amplifies rounding as it goes on."""
@@ -57,8 +59,10 @@ def play(playing: Playing, victims: list[str], seed: int) -> list[tuple[str, flo
     for name in victims:
         playing.until_training(steps=chance.randrange(10, 60))
         assert not playing.ended, f"no time for {name}"
-        began = time.monotonic()
+        began, attempt = time.monotonic(), playing.attempt()
         VICTIMS[name](playing, chance)
+        if name in TAKES_GANGS:
+            playing.until(lambda a=attempt: playing.attempt() > a, f"noticed: {name}")
         playing.until_training()
         lost.append((name, time.monotonic() - began))
         print(f"{name}: {lost[-1][1]:.1f} s lost", flush=True)

@@ -1,4 +1,4 @@
-"""Losses that spike or are no numbers, in whole studies: the batch is replaced, or the run failed."""
+"""Losses that spike or are no numbers, in whole studies: another batch, or a failed run."""
 
 from __future__ import annotations
 
