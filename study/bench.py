@@ -27,6 +27,7 @@ BENCHMARKS = {
     "ffn": "actors.bench_ffn",
     "store": "study.bench_store",
     "decode": "actors.bench_decode",
+    "schedule": "actors.bench_schedule",
 }
 
 
@@ -113,6 +114,7 @@ def bench(name: str, repeats: int, as_json: bool) -> None:
       sparsing bench ffn --repeats 15
       sparsing bench store            appends against MLflow and TensorBoard, queries; takes minutes
       sparsing bench decode           tokens per second, sparse against dense and transformers
+      sparsing bench schedule         1,000 runs on 64 simulated nodes; 20 minutes, 16 GB of memory
     """
     cases: list[Case] = importlib.import_module(BENCHMARKS[name]).cases(repeats)
     if as_json:

@@ -162,7 +162,10 @@ def bench_study(runs: int = 1) -> Study:
         "name": "bench",
         "axes": {"scale": [{"d_h": 8, "layers": 2}], "seed": list(range(runs))},
         "tokens": 1024,
-        "data": {"domains": {"code": {"kind": "python-stdlib"}}, "sequence_tokens": SEQUENCE_TOKENS},
+        "data": {
+            "domains": {"code": {"kind": "python-stdlib"}},
+            "sequence_tokens": SEQUENCE_TOKENS,
+        },
         "optimization": {"batch_tokens": 16},
         "checkpoints": {"count": 4},
     }

@@ -1,8 +1,9 @@
 """Reading tables: a polars LazyFrame over segments and logs, as they are when it is collected.
 
 The folders are listed when the frame is collected, and again when a file vanishes because it was
-sealed or merged meanwhile: then a larger one is there. So one `collect` sees one state of each
-stream, however long ago the frame was made.
+sealed or merged meanwhile: then a larger one is there. All files are opened before the first row
+is handed on, for an open file outlives its name. So one `collect` sees one state of each stream,
+however long ago the frame was made.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import IO, TypeVar
 
 import polars as pl
 import pyarrow as pa
@@ -106,7 +107,9 @@ class TableSource:
         found = self._snapshot(predicate)
         tails = [self._conform(rows) for rows in found.tails]
         if not found.objects:
-            files = [held.enter_context(path.open("rb")) for path in found.segments]
+            files: list[IO[bytes]] = [
+                held.enter_context(path.open("rb")) for path in found.segments
+            ]
             return pl.concat([self._segments(files), *tails], how="vertical")
         wanted = list(self.schema) if columns is None else self._wanted(columns, predicate)
         read = in_parallel(lambda path: segment_rows(path, wanted), found.objects)
@@ -153,7 +156,7 @@ class TableSource:
         named = {*columns, *(predicate.meta.root_names() if predicate is not None else ())}
         return [name for name in self.schema if name in (named or {"run"})]
 
-    def _segments(self, files: list[BinaryIO]) -> pl.LazyFrame:
+    def _segments(self, files: list[IO[bytes]]) -> pl.LazyFrame:
         if not files:
             return pl.LazyFrame(schema=self.schema)
         return pl.scan_parquet(

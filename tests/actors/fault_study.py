@@ -17,10 +17,10 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from actors.checkpoint_folders import complete_steps
 from actors.conductor import start_law_service
 from actors.controller import Controller
 from actors.data.prepare import prepare
+from study.checkpoint_folders import complete_steps
 from study.definition import Study
 from study.lease import acquire, study_cell
 from study.load import load_study

@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
+import polars as pl
 import pytest
-from fault_study import VICTIMS, LocalCluster, Playing, assert_same_rows, definition
+from fault_study import (
+    HANG_SECONDS,
+    VICTIMS,
+    LocalCluster,
+    Playing,
+    assert_same_rows,
+    definition,
+)
 
 from study.store import StudyStore
 
+STUDIES, FAULTS, SEED = 5, 7, 8
+"""Studies, and faults in each."""
+ALLOWED_SECONDS = {"hung": 30.0 + 2 * HANG_SECONDS}
+"""Beside a checkpoint interval; 30 s where nothing is said. A hang has to be noticed first."""
 TOLERANCE = 0.02
 """Relative, of losses: gangs of other sizes add gradients in another order, and training
 amplifies rounding as it goes on."""
@@ -30,18 +44,46 @@ def undisturbed(local: LocalCluster, tmp_path_factory: pytest.TempPathFactory) -
     return playing.store
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(1800)  # on a busy machine
-def test_five_random_faults_leave_the_same_rows(
-    local: LocalCluster, undisturbed: StudyStore, tmp_path: Path
-) -> None:
-    chance = random.Random(8)
-    study = definition(shards=2, min_shards=1)
-    playing = Playing(local, tmp_path / "store", study)
-    for name in ("shard", "hung", "node", "measurer", "disk"):
+def faults(count: int, seed: int) -> list[str]:
+    """Victims at random, all kinds about equally often."""
+    chance = random.Random(seed)
+    rounds = [chance.sample(list(VICTIMS), len(VICTIMS)) for _ in range(-(-count // len(VICTIMS)))]
+    return list(chain.from_iterable(rounds))[:count]
+
+
+def play(playing: Playing, victims: list[str], seed: int) -> list[tuple[str, float]]:
+    """One fault after each checkpoint; seconds until training is where it was at the fault."""
+    chance, lost = random.Random(seed), []
+    for name in victims:
         before = playing.checkpoints()
         playing.until(lambda b=before: playing.checkpoints() > b, "at a checkpoint")
         playing.until_training()
+        began = time.monotonic()
         VICTIMS[name](playing, chance)
+        playing.until_training()
+        lost.append((name, time.monotonic() - began))
+    return lost
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)  # on a busy machine
+@pytest.mark.parametrize("study_number", range(STUDIES))
+def test_random_faults_leave_the_same_rows(
+    local: LocalCluster, undisturbed: StudyStore, tmp_path: Path, study_number: int
+) -> None:
+    """In all studies together more than 30 faults; a seed replays them."""
+    mine = faults(STUDIES * FAULTS, SEED)[study_number * FAULTS :][:FAULTS]
+    playing = Playing(local, tmp_path / "store", definition(shards=2, min_shards=1))
+    lost = play(playing, mine, SEED + study_number)
     playing.finish()
+    print(*(f"{name}: {seconds:.1f} s lost" for name, seconds in lost), sep="\n")
     assert_same_rows(playing.store, undisturbed, TOLERANCE)
+    interval = checkpoint_seconds(undisturbed)
+    for name, seconds in lost:
+        assert seconds <= interval + ALLOWED_SECONDS.get(name, 30.0), (name, interval)
+
+
+def checkpoint_seconds(store: StudyStore) -> float:
+    """Median time between checkpoints."""
+    times = store.scan("checkpoints").group_by("step").agg(pl.col("written_at").min()).sort("step")
+    return float(times.collect()["written_at"].diff().dt.total_milliseconds().median()) / 1000
