@@ -25,12 +25,12 @@ import ray
 from ray.cluster_utils import Cluster
 
 from actors.assignment import Assignment
-from actors.checkpoint_folders import MARKER, checkpoint_folder
 from actors.controller import Controller
 from actors.gang import Gang
 from actors.watchdog import Beat, Pulse
 from study.bench import Case
 from study.bench_store import SEQUENCE_TOKENS, bench_study, step_rows
+from study.checkpoint_folders import MARKER, checkpoint_folder
 from study.definition import Resources, Study
 from study.errors import SparsingError
 from study.lease import acquire, study_cell

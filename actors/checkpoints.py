@@ -23,9 +23,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from actors.checkpoint_folders import MARKER
 from actors.engine import Engine
 from actors.model import ModelConfig, Transformer
+from study.checkpoint_folders import MARKER
 from study.errors import FencedError, NotFoundError, SparsingError
 from study.writer import StoreError
 

@@ -23,13 +23,13 @@ from typing import Any
 import ray
 
 from actors.assignment import Assignment
-from actors.checkpoint_folders import complete_steps
 from actors.cluster import cluster_has_gpus, missing, nodes_of_cluster
 from actors.gang import Gang, remove_leftovers
 from actors.measuring import Measurer, Measuring, Wanted
 from actors.policy import PastFailure, Restart, RunFailure, decide, replaced_batches
 from actors.progress import RunProgress, in_order, recall
 from actors.room import Room
+from study.checkpoint_folders import complete_steps
 from study.definition import Resources, Study
 from study.failure import Kind
 from study.lease import Lease

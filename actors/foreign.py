@@ -20,7 +20,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from actors.foreign_ffns import PROJECTIONS, activation_name, replace_ffns
+from actors.foreign_ffns import PROJECTIONS, activation_name, check_activation, replace_ffns
 from actors.measure_model import Subject
 from study.errors import DefinitionError, NotFoundError, SparsingError
 
@@ -168,6 +168,7 @@ def _load_model(folder: Path, about: dict[str, Any], dtype: torch.dtype | str) -
             config = transformers.AutoConfig.from_pretrained(
                 folder, local_files_only=True, trust_remote_code=False
             )
+        check_activation(config, folder)
         model, info = kind.from_pretrained(
             folder,
             config=config,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -56,12 +57,25 @@ def _activation(mlp: nn.Module, model: Any) -> Callable[[Tensor], Tensor]:
     own = getattr(mlp, "act_fn", None)
     if callable(own):
         return own
-    name = activation_name(model.config.get_text_config())
     from transformers.activations import ACT2FN
 
+    name = activation_name(model.config.get_text_config())
     if name not in ACT2FN:
-        raise ValueError(f"activation function {name!r} is unknown")
+        raise ValueError("its configuration names no activation function")
     return ACT2FN[name]
+
+
+def check_activation(config: Any, folder: Path) -> None:
+    """Raises DefinitionError where a configuration names an activation function nobody knows."""
+    from transformers.activations import ACT2FN
+
+    name = activation_name(config.get_text_config())
+    if name != "?" and name not in ACT2FN:
+        near = difflib.get_close_matches(name, ACT2FN, n=3) or sorted(ACT2FN)[:3]
+        raise DefinitionError(
+            f"{folder}: its activation function {name!r} is unknown; correct hidden_act in "
+            f"config.json (such as {', '.join(near)})"
+        )
 
 
 def activation_name(config: Any) -> str:

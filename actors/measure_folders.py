@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from actors.checkpoint_folders import MARKER
 from actors.checkpoints import read_checkpoint
 from actors.data import tokenizers
 from actors.data.prepare import content_hash, open_prepared
@@ -18,6 +17,7 @@ from actors.foreign import CONFIG, TOKENIZER, is_foreign, load_foreign
 from actors.measure_model import Subject
 from actors.measure_text import Documents
 from actors.measurer import subject_of
+from study.checkpoint_folders import MARKER
 from study.data_definition import Data
 from study.errors import DefinitionError, NotFoundError, SparsingError
 from study.store import DEFINITION, StudyStore

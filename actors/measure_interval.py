@@ -4,7 +4,8 @@ Tokens of one sequence are alike, so sequences are what is drawn again, within e
 draw of the choosing half moves three things, all in the interval: the perplexity rise and with
 it the CETT value, the mean CETT and with it each layer's threshold, and through both the ratio; a
 draw of the reporting half moves the ratio itself. The first three move along tangents (log-log
-slopes at the measured point) instead of being searched again for every draw.
+slopes at the measured point) instead of being searched again for every draw; what perplexity
+would do off its tangent (`actors.measure_secant`: it is rough) is drawn at random.
 
 Not included: that sequences of one document are alike too, what another training run would
 give, and text unlike the validation set.
@@ -84,7 +85,18 @@ def cett_shifts(
         return np.zeros(DRAWS)
     relative = np.maximum((np.mean(ratios, axis=0) - 1) / rise, SMALLEST_SHARE)
     moved = np.mean([layers.mean(0) for layers in cett_drawn], axis=0)
-    return moved - np.log(relative) / slope
+    return moved - (np.log(relative) + _walks(relative, slope)) / slope
+
+
+def _walks(relative: np.ndarray, slope: float) -> np.ndarray:
+    """How log(rise) of each draw goes on from its line, on the way to its crossing: (DRAWS,).
+
+    A walk of `2 sqrt(r d)` over a log-distance d (`actors.measure_secant`). A rise itself scatters
+    by sqrt(2 r), which says r with the likeness of a sequence's tokens in it.
+    """
+    distances = np.abs(np.log(relative)) / slope
+    steps = np.random.default_rng(0).standard_normal(len(relative))
+    return np.sqrt(2 * relative.var() * distances) * steps
 
 
 def ratio_intervals(
@@ -103,7 +115,9 @@ def ratio_intervals(
         report, active = report.take(rows), active[:, rows]
     ratios = drawn_means(report, draws(report), active)
     if chosen:
+        measured = np.maximum(drawn_means(report, np.ones((1, len(active[0]))), active), 1e-300)
         # Independent halves: any pairing of their draws will do, so long as it is not the same.
-        ratios = np.clip(ratios - chosen.densities[:, None] * np.roll(chosen.shifts, 1, 1), 0, 1)
+        moves = chosen.densities[:, None] / measured * np.roll(chosen.shifts, 1, 1)
+        ratios = np.minimum(ratios * np.exp(-moves), 1)
     low, high = np.quantile(ratios.mean(0), [0.025, 0.975])
     return np.quantile(ratios, [0.025, 0.975], axis=1).T, (float(low), float(high))

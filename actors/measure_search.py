@@ -47,7 +47,8 @@ WINDOW = 1.25
 """A window reaches from its centre divided by this to its centre times this."""
 
 ROUGH, CLOSE = 0.3, 0.02
-"""log(rise / wished rise) at which the search on the sample, and on all sequences, ends."""
+"""log(rise / wished rise) at which the search on the sample, and on all sequences, ends; the latter
+where perplexity is rougher, at that."""
 
 
 @dataclass(kw_only=True)
@@ -209,17 +210,17 @@ def search_cett(probes: Sequence[Probe], p_percent: float, guess: Found | None =
     Returns:
         The CETT value in [1e-4, 1]; 1 where even that raises perplexity by less than p %.
     """
-    losses: list[np.ndarray] = []
+    losses: dict[float, list[np.ndarray]] = {}
 
     def rough(log_cett: float) -> float:
         ratio = float(np.mean([probe.rough_ratio(math.exp(log_cett)) for probe in probes]))
         return excess(ratio - 1, p_percent / 100)
 
     def whole(log_cett: float) -> float:
-        losses[:] = [probe.sparse_losses(math.exp(log_cett)) for probe in probes]
+        losses[log_cett] = [probe.sparse_losses(math.exp(log_cett)) for probe in probes]
         rises = [
             math.expm1(probe.choose.mean(sparse - probe.dense_losses()))
-            for probe, sparse in zip(probes, losses, strict=True)
+            for probe, sparse in zip(probes, losses[log_cett], strict=True)
         ]
         return excess(float(np.mean(rises)), p_percent / 100)
 
@@ -229,13 +230,11 @@ def search_cett(probes: Sequence[Probe], p_percent: float, guess: Found | None =
     else:
         log_cett = math.log(guess.cett)
     noise = roughness(probes[0].choose.effective_tokens, p_percent)
-    log_cett, slope = find(
-        whole, log_cett, rough=noise, tolerance=max(CLOSE, FIRST_SLOPE * noise / 4)
-    )
+    log_cett, slope = find(whole, log_cett, rough=noise, tolerance=max(CLOSE, noise))
     found = Found(cett=math.exp(log_cett))
     drawn = [probe.cett_drawn(found.cett) for probe in probes]
     dense = [probe.dense_losses() for probe in probes]
-    found.shifts = cett_shifts(probes[0].choose, dense, losses, drawn, slope)
+    found.shifts = cett_shifts(probes[0].choose, dense, losses[log_cett], drawn, slope)
     return found
 
 

@@ -26,6 +26,9 @@ changes over a log-distance of 1."""
 
 LONGEST_STEP = 1.0
 
+FINEST = 1 / 16
+"""Share of the roughness at which a search ends whatever f is."""
+
 ROUGHNESS = (1e-3, 0.1)
 """Least and most that `roughness` says: the search must end, and must not end at once."""
 
@@ -59,12 +62,13 @@ def solve(
 
     Args:
         slope: of f, as believed before anything is seen.
-        tolerance: |f| that is near enough for the last step to be taken along the slope, unseen.
-        rough: log-distance below which f is noise; a crossing between points nearer than half of
-            this is taken where their chord crosses.
+        tolerance: |f| that is near enough to end.
+        rough: log-distance below which f is noise: there steps go to where chords cross, and end
+            when that is at a `FINEST` of it.
 
     Returns:
-        The crossing and the slope of f there. An end of the range where f does not cross 0 in it.
+        The end of the last bracket whose f is nearer to 0, and the slope of f there. An end of the
+        range where f does not cross 0 in it.
     """
     believed = slope
     x = min(max(start, low), high)
@@ -79,11 +83,11 @@ def solve(
         widths.append(over[0] - under[0])
         if (x == high and y < 0) or (x == low and y >= 0):
             return x, slope
+        if abs(y) <= tolerance or widths[-1] < rough * FINEST:
+            return min((under, over), key=lambda point: abs(point[1]))[0], slope
         following = x - min(max(y / slope, -LONGEST_STEP), LONGEST_STEP)
         if widths[-1] < rough / 2:
-            return under[0] - under[1] * widths[-1] / (over[1] - under[1]), slope
-        if abs(y) <= tolerance:
-            return min(max(following, under[0], low), over[0], high), slope
+            following = under[0] - under[1] * widths[-1] / (over[1] - under[1])
         slow = len(widths) > 2 and widths[-1] > widths[-3] / 2 and widths[-1] < math.inf
         if slow or not under[0] < following < over[0]:
             following = (under[0] + over[0]) / 2

@@ -15,7 +15,6 @@ from pathlib import Path
 import ray
 import torch
 
-from actors.checkpoint_folders import checkpoint_folder, complete_steps
 from actors.checkpoints import load_model
 from actors.data.prepare import open_prepared
 from actors.engine import pick_device
@@ -25,14 +24,14 @@ from actors.measure_rows import neuron_rows, sparsity_rows, vocabulary_rows
 from actors.measure_search import Found, Probe, Profile, search_cett
 from actors.measure_tokens import of_half
 from actors.pareto import pareto, pareto_rows
+from study.checkpoint_folders import (
+    checkpoint_folder,
+    complete_steps,
+    prune_run,
+    stabilizing_steps,
+)
 from study.plan import Run
 from study.store import StudyStore
-
-
-def stabilizing_steps(run: Run, steps: list[int], count: int) -> list[int]:
-    """The last `count` of these checkpoints before the decay stage (all where none is before)."""
-    before_decay = [s for s in steps if s <= run.steps - run.decay_steps]
-    return (before_decay or steps)[-count:]
 
 
 def subject_of(folder: Path, device: torch.device) -> Subject:
@@ -75,7 +74,8 @@ class Measurer:
         steps = complete_steps(self.store.path, run.id)
         searched = stabilizing_steps(run, steps, self.study.measurement.stabilizing_checkpoints)
         probes = {s: self._probe(run, s) for s in searched}
-        found = self._search(run, list(probes.values()))
+        # Cold: the final value depends on the checkpoints alone, not on what was measured before.
+        found = search_cett(list(probes.values()), self.study.measurement.p_percent)
         if self.study.measurement.pareto:
             # First, for the last rows of `sparsity` make the run count as measured.
             self._write_pareto(run, searched[-1], attempt, probes[searched[-1]].subject)
@@ -85,6 +85,9 @@ class Measurer:
             measured = measure_at(probe, self.report, found)
             self._write(run, step, attempt, "final", measured, started)
         self._keep_profiles(run, {})
+        self._found.pop(run.id, None)
+        if self.study.resources.keep_checkpoints == "last":
+            prune_run(self.store, run)
 
     def _search(self, run: Run, probes: list[Probe]) -> Found:
         guess = self._found.get(run.id) or self._stored(run)

@@ -22,15 +22,6 @@ AS_MEASURING = {
     Kind.BAD_INPUT: Kind.MEASURING_FAILED,
 }
 """Kinds of failures of actors in general, as those of a measurer are called."""
-PLACEMENTS_AT_ONCE = 2
-"""Gangs that ask for room at the same time: two, so that what becomes free is taken at once."""
-LOOK_SECONDS = 1.0
-"""Between looks at what does not report by itself: new checkpoints, requests in the store."""
-ROOM_SECONDS = 10.0
-"""Between looks at whether a waiting run fits on the cluster at all."""
-
-Measurer = remote_class("actors.measurer", "Measurer", ("measure_live", "measure_final", "node"))
-
 Wanted = tuple[RunProgress, int | None]
 """A run, and the step of its checkpoint; None for its final measurement."""
 

@@ -19,7 +19,6 @@ import torch
 from torch import distributed as dist
 
 from actors.assignment import Assignment
-from actors.checkpoint_folders import checkpoint_folder, complete_steps
 from actors.checkpoints import (
     Checkpoint,
     read_tensors,
@@ -37,6 +36,7 @@ from actors.policy import as_failure, batch_index
 from actors.schedule import learning_rate_share
 from actors.stability import LossGuard
 from actors.watchdog import Beat, Pulse
+from study.checkpoint_folders import checkpoint_folder, complete_steps
 from study.definition import Study
 from study.errors import FencedError
 from study.plan import Run

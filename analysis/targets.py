@@ -30,7 +30,8 @@ def announced(stores: Sequence[StudyStore], host: str, port: int) -> Iterator[No
     """Within it the studies' target files name this service; then they are gone.
 
     Where a file names another service that others can reach, one on loopback leaves it alone. A
-    store that takes no file is read all the same: its service is then not announced.
+    store that takes no file is read all the same: its service is then not announced. Nor is it on
+    an object store, where Prometheus reads no files.
     """
     target = f"{_bracketed(_address(host))}:{port}"
     written = [file for store in stores if (file := _announce(store, target, host))]
@@ -43,7 +44,9 @@ def announced(stores: Sequence[StudyStore], host: str, port: int) -> Iterator[No
 
 
 def _announce(store: StudyStore, target: str, host: str) -> Path | None:
-    file = store.path.parent / FOLDER / f"{store.study_id}.json"
+    if not isinstance(store.place, Path):
+        return None
+    file = store.place.parent / FOLDER / f"{store.study_id}.json"
     there = _target_in(file)
     if there is not None and is_loopback(host) and not is_loopback(_host_of(there)):
         return None

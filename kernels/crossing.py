@@ -24,6 +24,9 @@ WALKED_TOKENS = 512
 MOST_STEPS = 2**23
 """Steps held at most; beyond them the window draws in around the crossing that is wanted."""
 
+SMALLEST = torch.finfo(torch.float32).smallest_normal
+"""Contributions below it are none."""
+
 
 class CettWindow:
     """The CETT staircase of one layer between two thresholds, streamed over tokens.
@@ -103,7 +106,7 @@ class CettWindow:
         self.zero_tokens += int((whole == 0).sum())
         self.weight += float(weight.sum())
         self.largest = max(self.largest, float(sizes.max()))
-        above = at_least(sizes, max(self.low, torch.finfo(torch.float32).smallest_normal))
+        above = at_least(sizes, max(self.low, SMALLEST))
         tails = torch.where(above, 0, z) @ columns
         scale = torch.where(whole > 0, weight / whole.double(), 0)
         base = torch.linalg.vector_norm(tails, dim=-1).double() * scale
@@ -138,15 +141,15 @@ class CettWindow:
     def crossing(self, cett: float) -> float | None:
         """The eps of a CETT value: the first contribution that would make the mean reach it.
 
-        Neurons from it on are active, so that CETT stays below the value. Where nothing contributes
-        it is 0; where leaving out everything does not reach the value, it lies above the largest
+        Neurons from it on are active, so that CETT stays below the value. Where leaving out
+        everything does not reach the value, or nothing contributes, it lies above the largest
         contribution (nothing is active).
 
         Returns:
             None if the crossing lies outside the window.
         """
         if self.largest == 0:
-            return 0.0
+            return SMALLEST
         if self.base >= cett:
             return None
         value, means, _ = self.steps()

@@ -31,6 +31,7 @@ from study.store import StudyStore
 
 ROWS = 100
 """Rows of an append."""
+SEQUENCE_TOKENS = 8
 PROCESSES = (1, 4)
 APPENDS = {"ours": 500, "mlflow": 1, "mlflow_batch": 5, "tensorboard": 20}
 """Appends of each process, a repeat."""
@@ -161,7 +162,10 @@ def bench_study(runs: int = 1) -> Study:
         "name": "bench",
         "axes": {"scale": [{"d_h": 8, "layers": 2}], "seed": list(range(runs))},
         "tokens": 1024,
-        "data": {"domains": {"code": {"kind": "python-stdlib"}}, "sequence_tokens": 8},
+        "data": {
+            "domains": {"code": {"kind": "python-stdlib"}},
+            "sequence_tokens": SEQUENCE_TOKENS,
+        },
         "optimization": {"batch_tokens": 16},
         "checkpoints": {"count": 4},
     }

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from study import commits
+from study.objects import ObjectPath
 
 KEPT_VERSIONS = 8
 """Older ones are removed. A folder's listing may miss a name that comes and goes meanwhile; the
@@ -27,6 +28,27 @@ class Cell(Protocol):
 
     def write(self, content: bytes, version: str | None) -> str | None:
         """Replace what `version` holds (None: nothing); the new version, or None if it changed."""
+
+
+class ObjectCell:
+    """A cell that is one object."""
+
+    def __init__(self, path: ObjectPath) -> None:
+        self._path = path
+
+    def read(self) -> tuple[bytes, str] | None:
+        """The newest content and its version; None before the first."""
+        return self._path.read_versioned()
+
+    def write(self, content: bytes, version: str | None) -> str | None:
+        """Replace what `version` holds; the new version, or None if it has changed.
+
+        Raises OSError when the service refuses. No content may be one that was there before.
+        """
+        if not self._path.write_if(content, version):
+            return None
+        found = self.read()
+        return found[1] if found and found[0] == content else None
 
 
 class FolderCell:

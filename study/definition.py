@@ -192,6 +192,9 @@ class Resources(Model):
     """Measurer actors beside the training."""
     threads_per_shard: Count = Field(default=1, ge=1, le=10_000)
     """CPU threads of a shard; two one-thread runs side by side beat one two-thread run."""
+    keep_checkpoints: Literal["all", "last"] = "all"
+    """`last`: once a run is measured, only those stay that its CETT value was searched on
+    (`measurement.stabilizing_checkpoints`), and the newest; as `sparsing store prune` does."""
     hang_seconds: float = Field(default=60.0, gt=0, le=1e6)
     """No step for so long, and for 20 times the median step, is a hang: the run is restarted."""
 

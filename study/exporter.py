@@ -11,6 +11,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from pathlib import Path
 
 import polars as pl
 from prometheus_client.core import (
@@ -52,7 +53,7 @@ class StudyMetrics:
         fit_lag_seconds: Callable[[], float | None],
         laws: Callable[[States], dict[str, LawPoint]],
     ) -> None:
-        self.study_id, self.path = store.study_id, store.path
+        self.study_id, self.place = store.study_id, store.place
         self.fit_lag_seconds = fit_lag_seconds
         self._vocabulary = store.study.data.tokenizer.entries
         self._status, self._laws = status, laws
@@ -109,7 +110,7 @@ class StoreCollector(Collector):
         )
 
     def _room(self) -> Iterator[Metric]:
-        """Of the file system that holds the store: its size, and what is free for its user."""
+        """Of file systems that hold stores: size, and what is free for their user."""
         size = GaugeMetricFamily(
             "sparsing_store_size_bytes", "Of the store's file system.", labels=["study"]
         )
@@ -117,7 +118,9 @@ class StoreCollector(Collector):
             "sparsing_store_free_bytes", "Left on the store's file system.", labels=["study"]
         )
         for study in self._studies:
-            found = os.statvfs(study.path)
+            if not isinstance(study.place, Path):
+                continue  # an object store is never full
+            found = os.statvfs(study.place)
             size.add_metric([study.study_id], found.f_frsize * found.f_blocks)
             free.add_metric([study.study_id], found.f_frsize * found.f_bavail)
         yield size

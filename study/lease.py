@@ -21,8 +21,9 @@ import uuid
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from study.cells import Cell, FolderCell
+from study.cells import Cell, FolderCell, ObjectCell
 from study.errors import FencedError, SparsingError
+from study.objects import Place, place_of
 
 LEASE_SECONDS = 15.0
 RENEWALS = 3
@@ -181,7 +182,7 @@ def acquire(cell: Cell, seconds: float = LEASE_SECONDS) -> Lease:
     return Lease(cell, me, version, written)
 
 
-def is_held(study_path: str | Path) -> bool:
+def is_held(study_path: str | Place) -> bool:
     """Whether a controller works on the study; waits for a sign of it, at most the lease's span."""
     cell = study_cell(study_path)
     seen = cell.read()
@@ -196,12 +197,13 @@ def is_held(study_path: str | Path) -> bool:
     return False
 
 
-def study_cell(study_path: str | Path) -> Cell:
+def study_cell(study_path: str | Place) -> Cell:
     """The cell of a study's lease."""
-    return FolderCell(Path(study_path) / ".controller", "lease")
+    folder = place_of(study_path) / ".controller"
+    return FolderCell(folder, "lease") if isinstance(folder, Path) else ObjectCell(folder / "lease")
 
 
-def holder_of(study_path: str | Path) -> Record | None:
+def holder_of(study_path: str | Place) -> Record | None:
     """The study's newest lease; None where no controller has ever worked on it.
 
     Whether its holder is alive is not said: `released` and `process.gone` may say that it is not.
@@ -210,7 +212,7 @@ def holder_of(study_path: str | Path) -> Record | None:
     return Record.from_bytes(found[0]) if found else None
 
 
-def check_token(study_path: str | Path, token: int) -> None:
+def check_token(study_path: str | Place, token: int) -> None:
     """Return if the study's newest holder has this token; for gangs, before every commit.
 
     Raises:

@@ -1,17 +1,19 @@
 """Reading tables: a polars LazyFrame over segments and logs, as they are when it is collected.
 
 The folders are listed when the frame is collected, and again when a file vanishes because it was
-sealed or merged meanwhile: then a larger one is there. So one `collect` sees one state of each
-stream, however long ago the frame was made.
+sealed or merged meanwhile: then a larger one is there. All files are opened before the first row
+is handed on, for an open file outlives its name. So one `collect` sees one state of each stream,
+however long ago the frame was made.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
+from typing import IO, TypeVar
 
 import polars as pl
 import pyarrow as pa
@@ -23,6 +25,8 @@ from study.object_partition import read_streams, segment_rows
 from study.objects import ObjectPath, Place, in_parallel
 from study.partition import StreamFiles, list_streams
 
+BATCH_ROWS = 200_000
+"""Rows that a scan hands on at once."""
 LISTINGS = 100
 """So often files that vanish are listed again."""
 T = TypeVar("T")
@@ -85,24 +89,28 @@ class TableSource:
         n_rows: int | None,
         batch_size: int | None,
     ) -> Iterator[pl.DataFrame]:
-        def read() -> pl.DataFrame:
-            rows = self._rows(columns, predicate)
+        with ExitStack() as held:
+            rows = again_when_vanished(lambda: self._rows(columns, predicate, held))
             rows = rows if n_rows is None else rows.head(n_rows)
             rows = rows if predicate is None else rows.filter(predicate)
             # Of no column polars would take no row either, and count none.
-            return (rows if columns is None else rows.select(columns or ["run"])).collect()
-
-        yield again_when_vanished(read)
+            rows = rows if columns is None else rows.select(columns or ["run"])
+            yield from rows.collect_batches(chunk_size=BATCH_ROWS, maintain_order=True)
 
     def snapshot(self) -> Snapshot:
         """What the rows are in now."""
         return again_when_vanished(self._snapshot)
 
-    def _rows(self, columns: list[str] | None, predicate: pl.Expr | None) -> pl.LazyFrame:
+    def _rows(
+        self, columns: list[str] | None, predicate: pl.Expr | None, held: ExitStack
+    ) -> pl.LazyFrame:
         found = self._snapshot(predicate)
         tails = [self._conform(rows) for rows in found.tails]
         if not found.objects:
-            return pl.concat([self._segments(found.segments), *tails], how="vertical")
+            files: list[IO[bytes]] = [
+                held.enter_context(path.open("rb")) for path in found.segments
+            ]
+            return pl.concat([self._segments(files), *tails], how="vertical")
         wanted = list(self.schema) if columns is None else self._wanted(columns, predicate)
         read = in_parallel(lambda path: segment_rows(path, wanted), found.objects)
         parts = [*map(self._conform, read), *tails]
@@ -148,11 +156,11 @@ class TableSource:
         named = {*columns, *(predicate.meta.root_names() if predicate is not None else ())}
         return [name for name in self.schema if name in (named or {"run"})]
 
-    def _segments(self, paths: list[Path]) -> pl.LazyFrame:
-        if not paths:
+    def _segments(self, files: list[IO[bytes]]) -> pl.LazyFrame:
+        if not files:
             return pl.LazyFrame(schema=self.schema)
         return pl.scan_parquet(
-            paths,
+            files,
             schema=self.schema,
             glob=False,
             hive_partitioning=False,

@@ -1,4 +1,4 @@
-"""`sparsing store`: check, repair and compact the tables of a study."""
+"""`sparsing store`: check, repair and compact the tables of a study, prune its checkpoints."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from study.checkpoint_folders import prune
 from study.errors import DamagedError, NotFoundError
 from study.options import store_option
 from study.status import ENDED, newest_states
@@ -21,13 +22,14 @@ from study.tables import TABLES
 
 @click.group()
 def store() -> None:
-    """Check, repair and compact the result store.
+    """Check, repair and compact the result store; remove checkpoints.
 
     \b
     Examples:
       sparsing store check quickstart
       sparsing store repair quickstart
       sparsing store compact quickstart
+      sparsing store prune quickstart --dry-run
     """
 
 
@@ -138,6 +140,34 @@ def compact(study: str, root: str, runs: tuple[str, ...], as_json: bool) -> None
         click.echo(json.dumps({"study": opened.study_id} | counts))
     else:
         click.echo(f"{len(chosen)} runs: {before} files became {counts['files_after']}")
+
+
+@store.command("prune")
+@click.argument("study")
+@store_option
+@click.option("--dry-run", is_flag=True, help="Say what would be removed, and remove nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def prune_checkpoints(study: str, root: str, dry_run: bool, as_json: bool) -> None:
+    """Remove checkpoints of STUDY's runs that are done, but for those its CETT value stands on.
+
+    Those stay that the stabilizing strategy searched (measurement.stabilizing_checkpoints), and the
+    newest. All measurements of the others are in the store; to measure them otherwise, they have to
+    be trained again. `resources.keep_checkpoints: last` does this as runs end.
+
+    \b
+    Examples:
+      sparsing store prune quickstart --dry-run
+      sparsing store prune quickstart
+    """
+    opened = StudyStore.open(root, study)
+    removed = prune(opened, dry_run=dry_run)
+    if as_json:
+        document = {"study": opened.study_id, "removed": [asdict(each) for each in removed]}
+        click.echo(json.dumps(document))
+        return
+    size = sum(each.bytes for each in removed)
+    verb = "would be removed" if dry_run else "were removed"
+    click.echo(f"{len(removed)} checkpoints, {size / 1e9:.3f} GB, {verb}")
 
 
 def _ended(opened: StudyStore) -> list[str]:

@@ -23,7 +23,6 @@ from actors.data.prepare import prepare
 from study.definition import Study
 from study.lease import acquire, study_cell
 from study.load import load_study
-from study.plan import Run, plan_runs
 from study.store import StudyStore
 
 TICK_SECONDS = 0.1
@@ -104,14 +103,13 @@ class Playing:
     Args:
         local: the cluster.
         root: of the store.
-        study: with one run.
+        study: the definition, of one run.
     """
 
     def __init__(self, local: LocalCluster, root: Path, study: Study) -> None:
         self.local = local
         self.store = StudyStore.create(root, study)
         self.data = str(prepare(study, root.parent / "data").path)
-        self.run: Run = plan_runs(study)[0]
         self.orphans: list[Controller] = []
         self.controller = self._next_controller()
         self.laws = None

@@ -187,6 +187,12 @@ def test_config_that_is_none(broken: Path, content: str) -> None:
         load_foreign(broken, CPU)
 
 
+def test_an_unknown_activation_function_is_named(broken: Path) -> None:
+    change(broken, hidden_act="sillu")
+    with pytest.raises(DefinitionError, match=r"'sillu' is unknown.*hidden_act.*such as silu"):
+        load_foreign(broken, CPU)
+
+
 def test_quantized_weights_are_refused(broken: Path) -> None:
     change(broken, quantization_config={"quant_method": "gptq", "bits": 4})
     with pytest.raises(DefinitionError, match="quantized"):

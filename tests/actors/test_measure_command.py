@@ -15,13 +15,13 @@ from click.testing import CliRunner, Result
 from foreign_models import family, save, sentences, train
 from safetensors.torch import load_file, save_file
 
-from actors.checkpoint_folders import checkpoint_folder
 from actors.checkpoints import Checkpoint, write_marker
 from actors.data.prepare import prepare
 from actors.foreign import load_foreign
 from actors.measure_text import Halves, of_files
 from actors.model import ModelConfig, Transformer
 from kernels.thresholds import load_thresholds
+from study.checkpoint_folders import checkpoint_folder
 from study.definition import Study
 from study.errors import DefinitionError, NotFoundError, SparsingError
 from study.main import cli

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from actors import measure_model
 from actors.measure import Measurement, measure_at, measure_rules
+from actors.measure_interval import DRAWS, cett_shifts, drawn_means, draws
 from actors.measure_model import Subject
 from actors.measure_search import Found, Probe, search_cett
 from actors.measure_tokens import PADDING, Sequences
@@ -206,3 +207,22 @@ def test_bfloat16_models_are_measured_at_the_thresholds_found() -> None:
     assert 0.19 < float(window.cett_of_sequences(eps[0]).sum()) <= 0.2
     again = measure_rules(subject, CHOOSE, [Cett(e) for e in eps], "cett", cett=0.2)
     assert 0 < again.mixture.activation_ratio < 1
+
+
+def test_a_searched_cett_moves_with_the_rise_and_walks_on_the_way() -> None:
+    """log(rise) goes along the slope, and walks: 2 var(rise) in a distance of 1."""
+    generator = np.random.default_rng(1)
+    count, slope = 2000, 2.5
+    tokens = generator.integers(0, VOCABULARY, (count, 9))
+    zeros = np.zeros(count, dtype=np.int64)
+    sequences = Sequences(tokens=tokens, domain=zeros, domains=("text",), shares=np.ones(1))
+    noise = generator.normal(0, 0.1 * math.sqrt(count), count)
+    dense = np.full(count, 8 * 3.0)
+    sparse = dense + 8 * 0.01 * (1 + noise - noise.mean())
+    still = [np.zeros((2, DRAWS))]
+    shifts = cett_shifts(sequences, [dense], [sparse], still, slope)
+    rises = np.expm1(drawn_means(sequences, draws(sequences), sparse - dense))
+    along = -np.log(rises / math.expm1(0.01)) / slope
+    assert along.std() == pytest.approx(0.1 / slope, rel=0.1)
+    walked = 0.1 * math.sqrt(2 * np.abs(along).mean()) / slope
+    assert (shifts - along).std() == pytest.approx(walked, rel=0.1)

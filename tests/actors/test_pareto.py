@@ -11,7 +11,6 @@ import torch
 from polars.testing import assert_frame_equal
 from safetensors.torch import save_file
 
-from actors.checkpoint_folders import checkpoint_folder
 from actors.checkpoints import Checkpoint, shard_files, write_marker
 from actors.data.prepare import prepare
 from actors.measure import measure_rules
@@ -22,6 +21,7 @@ from actors.measurer import Measurer
 from actors.model import ModelConfig, Transformer
 from actors.pareto import RATIOS, cett_thresholds, gate_thresholds, pareto
 from kernels.activity import Fat, StraightforwardRelu, TopK, at_least
+from study.checkpoint_folders import checkpoint_folder
 from study.definition import Study
 from study.plan import plan_runs
 from study.store import StudyStore

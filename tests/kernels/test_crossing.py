@@ -179,5 +179,6 @@ def test_every_neuron_is_seen_whatever_d_f_is() -> None:
     assert threshold(z, w_out, 0.3) == pytest.approx(by_sorting(z, w_out, 0.3), rel=1e-4)
 
 
-def test_all_zero_activations_have_threshold_zero() -> None:
-    assert threshold(torch.zeros(4, 10), torch.ones(3, 10), 0.1) == 0.0
+def test_of_a_layer_that_puts_out_nothing_no_neuron_is_active() -> None:
+    z, w_out = torch.zeros(4, 10), torch.ones(3, 10)
+    assert not Cett(threshold(z, w_out, 0.1)).active(z, z, out_norms(w_out)).any()

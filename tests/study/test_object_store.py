@@ -10,7 +10,9 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -19,8 +21,12 @@ from click.testing import CliRunner
 from s3 import Proxy, proxy, s3_server
 from stores import step_row, tiny_store, write_rows
 
+from analysis.follow import FollowedStudy
+from analysis.server import Server
+from analysis.service import application
 from study import objects
-from study.errors import DefinitionError, NotFoundError
+from study.errors import DefinitionError, FencedError, NotFoundError, SparsingError
+from study.lease import Process, Record, acquire, check_token, study_cell
 from study.main import cli
 from study.object_partition import block_of
 from study.objects import ObjectPath, place_of
@@ -84,6 +90,14 @@ def append(store: StudyStore, numbers: range, attempt: int = 1) -> None:
         for seq in numbers:
             writer.append(seq, [step_row(seq)])
             writer.flush()
+
+
+def served(store: StudyStore, path: str) -> str:
+    """What `sparsing serve` answers."""
+    with FollowedStudy(store) as study, Server(application([study]), "127.0.0.1", 0) as server:
+        assert study.refit() == 0
+        with urllib.request.urlopen(server.url + path, timeout=30) as answer:
+            return answer.read().decode()
 
 
 def command(*words: str) -> dict:
@@ -181,6 +195,32 @@ def test_a_version_is_written_once(store):
     assert path.write_if(b"2", version)
     assert not path.write_if(b"3", version)
     assert path.read_bytes() == b"2"
+
+
+def test_a_study_has_one_controller_at_a_time(store):
+    first = acquire(study_cell(store.place), seconds=1.5)
+    with pytest.raises(SparsingError, match="another controller"):
+        acquire(study_cell(store.place))
+    first.check()
+    first.release()
+    second = acquire(study_cell(store.place))
+    assert (first.token, second.token) == (1, 2)
+    with pytest.raises(FencedError, match="token 1"):
+        check_token(store.place, first.token)
+    check_token(store.place, second.token)
+    second.release()
+
+
+def test_who_stood_still_lost_the_lease_to_the_next(store):
+    cell = study_cell(store.place)
+    gone = Record(owner="elsewhere", holder="x", token=7, seconds=0.3)
+    version = cell.write(
+        replace(gone, process=Process(machine="other", pid=1, started="1")).to_bytes(), None
+    )
+    mine = acquire(cell)
+    assert mine.token == 8
+    assert cell.write(b"late", version) is None
+    mine.release()
 
 
 def test_two_writers_of_one_stream_double_nothing(store):
@@ -298,6 +338,8 @@ def test_commands_work_on_an_object_store(net, store):
     assert asked.stdout.split() == ["s", "4"]
     command("report", "tiny", "--store", root)
     assert b"<html" in (store.place / "report.html").read_bytes()
+    assert "sparsing_store_rows_total" in served(store, "/metrics")
+    assert store.study_id in served(store, "/api/studies")
     refused = CliRunner().invoke(cli, ["store", "check", "tiny", "--store", "s3://no-bucket/x"])
     assert isinstance(refused.exception, NotFoundError)
     assert "no bucket" in str(refused.exception)
