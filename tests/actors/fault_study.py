@@ -134,8 +134,14 @@ class Playing:
         rows = self.rows() + steps
         self.until(lambda: self.ended or self.rows() >= rows, "training")
 
+    def world_sizes(self) -> list[int]:
+        """Of all attempts that have trained, oldest first."""
+        states = self.store.scan("runs").filter(pl.col("state") == "training")
+        attempts = states.group_by("attempt").agg(pl.col("world_size").last()).sort("attempt")
+        return attempts.collect()["world_size"].to_list()
+
     def attempt(self) -> int:
-        """The newest that has trained."""
+        """The newest that has trained; 0 before the first."""
         states = self.store.scan("runs").filter(pl.col("state") == "training")
         return states.select(pl.col("attempt").max()).collect().item() or 0
 

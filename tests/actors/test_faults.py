@@ -86,6 +86,21 @@ def test_random_faults_leave_the_same_rows(
         assert seconds <= interval + ALLOWED_SECONDS.get(name, 30.0), (name, interval)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_gang_shrinks_and_grows_again_with_the_same_losses(
+    local: LocalCluster, undisturbed: StudyStore, tmp_path: Path
+) -> None:
+    playing = Playing(local, tmp_path / "store", definition(shards=2, min_shards=1))
+    playing.until_training(steps=30)
+    local.kill_worker(0)
+    playing.until(lambda: playing.world_sizes()[-1:] == [1], "training with one shard")
+    local.add_worker()
+    playing.finish()
+    assert playing.world_sizes() == [2, 1, 2]
+    assert_same_rows(playing.store, undisturbed, TOLERANCE)
+
+
 def checkpoint_seconds(store: StudyStore) -> float:
     """Median time between checkpoints."""
     times = store.scan("checkpoints").group_by("step").agg(pl.col("written_at").min()).sort("step")

@@ -80,10 +80,10 @@ class Terminal:
 
     def lose_driver(self) -> None:
         """SIGKILL to the command; all others notice and end."""
-        others = self.processes()
+        actors = [p for p in self.processes() if p.name().startswith("ray::")]
         self.command.kill()
         self.command.wait()
-        psutil.wait_procs(others, timeout=60)
+        psutil.wait_procs(actors, timeout=20)
 
     def lose_head(self) -> None:
         """SIGKILL to all at once, as when the power fails."""
