@@ -92,7 +92,7 @@ def tile_outputs(values: Tensor, b: Tensor, active: Tensor) -> Tensor:
 
 @torch.library.custom_op("sparsing::gate_products", mutates_args=())
 def gate_products(x: Tensor, w: Tensor) -> Tensor:
-    """x w.T: (tokens, d_h), (d_f, d_h) -> (tokens, d_f), contiguous; zeros of its gradient count."""
+    """x w.T: (tokens, d_h), (d_f, d_h) -> (tokens, d_f), zeros of its gradient count."""
     return functional.linear(x, w)
 
 
@@ -134,7 +134,8 @@ def _outputs_backward(ctx, grad: Tensor):  # type: ignore[no-untyped-def]
 
 
 def _gate_backward(ctx, grad: Tensor):  # type: ignore[no-untyped-def]
-    return _by_products(grad, *ctx.saved_tensors, grad != 0)
+    x, w = ctx.saved_tensors
+    return _by_products(grad, x, w, grad != 0)
 
 
 tile_products.register_autograd(_products_backward, setup_context=_save)

@@ -1,6 +1,6 @@
 """Many tokens on GPUs: three Triton kernels that leave out what no row of a tile needs.
 
-A tile is `ROWS` rows of a mask (rows, inner): tokens and their neurons, or neurons and their tokens.
+A tile is `ROWS` rows of a mask (rows, inner): tokens with their neurons, or neurons with tokens.
 
     lists      the columns that any row of a tile has active, compacted
     products   x w.T at the listed columns: rows of w are gathered
@@ -145,7 +145,7 @@ def lists(active: Tensor) -> Lists:
 
 
 def products(x: Tensor, w: Tensor, active: Tensor, found: Lists) -> Tensor:
-    """`kernels.naive.products`; x (rows, d) and w (inner, d) contiguous, the mask of any strides."""
+    """`kernels.naive.products`; x (rows, d), w (inner, d) contiguous, any strides of the mask."""
     (rows, inner), d = active.shape, x.shape[1]
     result = x.new_zeros((rows, inner))
     if result.numel():

@@ -1,6 +1,8 @@
-"""The kernels of tiles in Triton's interpreter; `test_triton_tiles` runs this in a process."""
+"""The kernels of tiles in Triton's interpreter; `test_triton` runs this in a process."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -10,15 +12,15 @@ from kernels import ffn, naive, tiled, triton_tiles
 from kernels.ffn import GatedFFN
 from kernels.ops import packed
 from kernels.thresholds import NeuronThresholds
-from kernels.tiled import gate_products, tile_outputs, tile_products, tiled_output
+from kernels.tiled import tile_outputs, tile_products, tiled_output
 
 SHAPES = [(1, 1, 1), (3, 7, 13), (33, 40, 65), (70, 130, 45)]
 """Tokens, d_h, d_f: less than a tile, and one more."""
 
 
 @pytest.fixture(autouse=True)
-def every_share_pays(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
-    """Takes the kernels always, with memory they get full of NaN; tells what came to them."""
+def every_share_pays(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Tensor]]:
+    """Takes the kernels always, with memory they get full of NaN; what came to `outputs`."""
     came: list[Tensor] = []
     kernel = triton_tiles.outputs
 
@@ -31,7 +33,8 @@ def every_share_pays(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
     monkeypatch.setattr(ffn, "tiles_may_pay", lambda *_: True)
     torch.use_deterministic_algorithms(True)
     assert torch.utils.deterministic.fill_uninitialized_memory
-    return came
+    yield came
+    torch.use_deterministic_algorithms(False)
 
 
 def rms_error(got: Tensor, expected: Tensor) -> float:
@@ -143,12 +146,3 @@ def test_torch_compile_takes_a_training_step_whole() -> None:
     compiled = torch.compile(module, backend="aot_eager", fullgraph=True)
     got = trained(compiled, x, target)  # type: ignore[arg-type]
     assert max(rms_error(g, e.double()) for g, e in zip(got, expected, strict=True)) <= 1e-6
-
-
-def test_operators_are_what_torch_expects() -> None:
-    x, w = torch.randn(5, 8, requires_grad=True), torch.randn(12, 8, requires_grad=True)
-    active = mask(5, 12, 0.3)
-    values = torch.where(active, torch.randn(5, 12), 0).requires_grad_()
-    torch.library.opcheck(tile_products, (x, w, active))
-    torch.library.opcheck(tile_outputs, (values, w, active))
-    torch.library.opcheck(gate_products, (x, w))
