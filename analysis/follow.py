@@ -89,6 +89,8 @@ class FollowedStudy:
             self._stopping.wait(max(0.0, began + TURN_SECONDS - time.monotonic()))
 
     def _turn(self) -> None:
+        if self._looked_at is None:
+            self.metrics.now({})  # so that the first scrape has little to read
         if self.refits:
             self.refit()
         else:

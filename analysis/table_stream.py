@@ -13,7 +13,7 @@ from study.messages import did_you_mean
 from study.store import StudyStore
 from study.tables import TABLES
 
-ROWS_PER_BATCH, LONG_ROWS_PER_BATCH = 8192, 256
+ROWS_PER_BATCH, LONG_ROWS_PER_BATCH = 32768, 256
 """Rows in memory at a time; fewer where a column holds lists, which may be long."""
 
 

@@ -24,6 +24,7 @@ from study.log import Frame, LogContent, counting, decode, read_log
 from study.object_partition import read_streams, segment_rows
 from study.objects import ObjectPath, Place, in_parallel
 from study.partition import StreamFiles, list_streams
+from study.segments import read_footer
 
 BATCH_ROWS = 200_000
 """Rows that a scan hands on at once."""
@@ -90,7 +91,7 @@ class TableSource:
         batch_size: int | None,
     ) -> Iterator[pl.DataFrame]:
         with ExitStack() as held:
-            rows = again_when_vanished(lambda: self._rows(columns, predicate, held))
+            rows = again_when_vanished(lambda: self._rows(columns, predicate, n_rows, held))
             rows = rows if n_rows is None else rows.head(n_rows)
             rows = rows if predicate is None else rows.filter(predicate)
             # Of no column polars would take no row either, and count none.
@@ -102,9 +103,13 @@ class TableSource:
         return again_when_vanished(self._snapshot)
 
     def _rows(
-        self, columns: list[str] | None, predicate: pl.Expr | None, held: ExitStack
+        self,
+        columns: list[str] | None,
+        predicate: pl.Expr | None,
+        n_rows: int | None,
+        held: ExitStack,
     ) -> pl.LazyFrame:
-        found = self._snapshot(predicate)
+        found = self._snapshot(predicate, n_rows if predicate is None else None)
         tails = [self._conform(rows) for rows in found.tails]
         if not found.objects:
             files: list[IO[bytes]] = [
@@ -116,7 +121,11 @@ class TableSource:
         parts = [*map(self._conform, read), *tails]
         return pl.concat([part.select(wanted) for part in parts], how="vertical")
 
-    def _snapshot(self, predicate: pl.Expr | None = None) -> Snapshot:
+    def _snapshot(
+        self, predicate: pl.Expr | None = None, enough_rows: int | None = None
+    ) -> Snapshot:
+        """Of all streams, or of the first that have so many rows together."""
+        count = 0
         segments: list[Path] = []
         objects: list[ObjectPath] = []
         logs: dict[bytes, list[Frame]] = {}
@@ -126,6 +135,8 @@ class TableSource:
             if isinstance(folder, ObjectPath):
                 objects += self._objects(folder, logs)
                 continue
+            if enough_rows is not None and count >= enough_rows:
+                break
             for files in list_streams(folder):
                 live = [each for each in read_logs(folder, files) if each.rows]
                 sealed = files.segments
@@ -134,6 +145,9 @@ class TableSource:
                 for content in live:
                     logs.setdefault(content.schema, []).extend(self._frames(content))
                 segments += [folder / segment.name for segment in sealed]
+                if enough_rows is not None:
+                    count += sum(frame.rows for each in live for frame in self._frames(each))
+                    count += sum(read_footer(folder / segment.name)[2] for segment in sealed)
         return Snapshot(segments, [decode(*each) for each in logs.items() if each[1]], objects)
 
     def _frames(self, content: LogContent) -> list[Frame]:

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from stores import step_row, tiny_store, tiny_study
+from stores import step_row, tiny_store, tiny_study, write_rows
 
 from study.errors import DefinitionError, NotFoundError, SparsingError
 from study.partition import Segment
@@ -235,3 +235,22 @@ def test_strange_files_in_the_folder_are_no_data(tmp_path):
     (store.path / "tables" / "steps" / "run=..").mkdir()
     (store.path / "tables" / "steps" / "lost+found").mkdir()
     assert store.scan("steps").collect().height == 1
+
+
+@pytest.mark.parametrize("newest", [False, True])
+def test_the_first_rows_are_as_many_as_asked_for(tmp_path, newest):
+    """A limit reads no more streams than it needs, whether sealed, in logs, or both."""
+    store = tiny_store(tmp_path)
+    for run in ("a", "b", "c"):
+        for at in range(3):
+            write_rows(store, "steps", run, [step_row(2 * at), step_row(2 * at + 1)])
+    store.seal("b")
+    write_rows(store, "steps", "b", [step_row(6)])
+    scan = store.scan("steps", newest=newest)
+    there = scan.collect()
+    assert len(there) == (5 if newest else 19)
+    for count in range(len(there) + 2):
+        first = scan.head(count).collect()
+        assert len(first) == min(count, len(there))
+        assert first.join(there, on=["run", "step"], how="anti").is_empty()
+    assert scan.filter(pl.col("run") == "c").head(1).collect()["run"].to_list() == ["c"]
