@@ -37,8 +37,8 @@ meet the same machine."""
 
 
 def cases(repeats: int) -> list[Case]:
-    """Each shape: shard against plain PyTorch, against transformers, and with against without
-    statistics."""
+    """Each shape: a shard, its fence and pulse with it, against plain PyTorch, transformers and
+    bare DeepSpeed, and with against without statistics."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     torch.set_num_threads(1)
     found = []
@@ -62,12 +62,18 @@ def _cases_of_shape(name: str, shard: TrainingShard, repeats: int) -> list[Case]
 
         return block
 
-    ours = timed(_numbered(shard.train_step))
+    def watched_step(step: int) -> None:
+        shard.train_step(step)
+        shard.pulse.stepped()
+
+    ours = timed(_numbered(watched_step))
     plain = timed(PlainLoop(Transformer(shard.config).initialize(0), shard).step)
     rows = [speed(f"shard, {name}", ours, plain, baseline_name="plain PyTorch loop")]
     if find_spec("transformers"):
         llama = timed(PlainLoop(LlamaLoss(shard.config), shard).step)
         rows.append(speed(f"shard, {name}", ours, llama, baseline_name="transformers Llama"))
+    bare = timed(BareDeepSpeed(Transformer(shard.config).initialize(0), shard).step)
+    rows.append(speed(f"shard, {name}", ours, bare, baseline_name="bare DeepSpeed loop"))
     without = timed(_numbered(shard.compute))
     rows.append(speed(f"statistics, {name}", ours, without, baseline_name="no rows written"))
     return rows
@@ -136,6 +142,40 @@ class PlainLoop:
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad()
+        return loss.item()
+
+
+class BareDeepSpeed:
+    """The loop of DeepSpeed's own examples: same model, data, AdamW and clipping.
+
+    World size 1: it exchanges no gradients, for a shard of that size does not either.
+    """
+
+    def __init__(self, model: Transformer, shard: TrainingShard) -> None:
+        import deepspeed
+
+        self.shard = shard
+        groups = parameter_groups(model, weight_decay=0.1)
+        self.engine, *_ = deepspeed.initialize(
+            model=model,
+            optimizer=torch.optim.AdamW(groups, lr=1e-3, betas=(0.9, 0.95), fused=True),
+            config={
+                "train_micro_batch_size_per_gpu": shard.engine.micro_sequences,
+                "gradient_accumulation_steps": shard.engine.accumulation_steps,
+                "gradient_clipping": 1.0,
+                "steps_per_print": 2**31,
+            },
+        )
+        self.engine.enable_backward_allreduce = False
+
+    def step(self, index: int) -> float:
+        """One optimizer step; returns the loss."""
+        count = self.shard.run.batch_sequences
+        sequences = torch.from_numpy(self.shard.order.sequences(index * count, count))
+        for part in sequences.to(self.engine.device).split(self.shard.engine.micro_sequences):
+            loss = self.engine(part[:, :-1], part[:, 1:])
+            self.engine.backward(loss)
+            self.engine.step()
         return loss.item()
 
 

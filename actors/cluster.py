@@ -126,13 +126,13 @@ def missing(resources: Resources, nodes: Sequence[Node]) -> str | None:
     return f"resources.shards = {fewest}{how}: one run needs {needs}; {where} {most}; {advice}"
 
 
-def check_room(resources: Resources) -> None:
-    """Refuse a study whose gang can never be placed on the connected cluster.
+def check_room(resources: Resources, nodes: Sequence[Node]) -> None:
+    """Refuse a study whose gang can never be placed on a cluster of these nodes.
 
     Raises:
         DefinitionError: says what one run needs and what the cluster has.
     """
-    if lack := missing(resources, nodes_of_cluster()):
+    if lack := missing(resources, nodes):
         raise DefinitionError(lack)
 
 

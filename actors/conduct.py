@@ -8,7 +8,7 @@ from typing import Any
 import click
 import ray
 
-from actors.cluster import check_room, connect
+from actors.cluster import check_room, connect, nodes_of_cluster
 from actors.conductor import STOP_SECONDS, Outcome, find_conductor, start_conductor
 from actors.gang import last_line
 from analysis.server import check_address
@@ -46,7 +46,7 @@ def conduct(
     try:
         actor, ours = _at_work(store), False
         if actor is None:
-            check_room(store.study.resources)
+            check_room(store.study.resources, nodes_of_cluster())
             if not address:
                 check_address(LOOPBACK, metrics_port)
             withdraw_stop(store.path)

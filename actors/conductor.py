@@ -32,6 +32,9 @@ WAIT_SECONDS = 0.5
 """The loop looks so often at whether it is to stop."""
 LAW_SERVICE_RESTARTS = 10
 CONTROLLER_RESTARTS = 1000
+LIVES = 5
+"""After an error that nobody foresaw the controller is made anew, from the store."""
+PAUSE_SECONDS = 10.0
 STOP_SECONDS = 60.0
 LINGER_SECONDS = 10.0
 """After its end the actor stays so long, for those who ask how it ended."""
@@ -73,22 +76,30 @@ class Conductor:
         self._ended.wait(STOP_SECONDS)
 
     def _work(self) -> None:
-        try:
-            self._outcome = self._conduct_alone()
-        except SparsingError as error:
-            self._outcome = Outcome(error=error)
-        except ray.exceptions.RayError as error:
-            cause = getattr(error, "cause", None)
-            known = cause if isinstance(cause, SparsingError) else None
-            self._outcome = Outcome(error=known or SparsingError(last_line(error)))
-        except Exception as error:
-            self._journal.say(traceback.format_exc())
-            self._outcome = Outcome(error=SparsingError(f"{type(error).__name__}: {error}"))
-        if self._outcome.error:
-            self._journal.say(f"the controller ended: {self._outcome.error}")
+        for _ in range(LIVES):
+            self._outcome, foreseen = self._live()
+            if self._outcome.error:
+                self._journal.say(f"the controller ended: {self._outcome.error}")
+            if foreseen or self._stopping.wait(PAUSE_SECONDS):
+                break
         self._ended.set()
         threading.Event().wait(LINGER_SECONDS)
         ray.kill(ray.get_runtime_context().current_actor, no_restart=True)
+
+    def _live(self) -> tuple[Outcome, bool]:
+        """Work until the work ends; how it did, and whether that had been foreseen."""
+        try:
+            return self._conduct_alone(), True
+        except SparsingError as error:
+            return Outcome(error=error), True
+        except ray.exceptions.RayError as error:
+            cause = getattr(error, "cause", None)
+            if isinstance(cause, SparsingError):
+                return Outcome(error=cause), True
+            return Outcome(error=SparsingError(last_line(error))), False
+        except Exception as error:
+            self._journal.say(traceback.format_exc())
+            return Outcome(error=SparsingError(f"{type(error).__name__}: {error}")), False
 
     def _conduct_alone(self) -> Outcome:
         lease = acquire(study_cell(self._store.path))

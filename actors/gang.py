@@ -21,7 +21,7 @@ from actors.assignment import Assignment
 from actors.cluster import nodes_of_cluster, shard_bundle
 from actors.policy import RunFailure, as_failure, most_telling
 from actors.remote_class import remote_class
-from actors.watchdog import Watchdog
+from actors.watchdog import START_SECONDS, Watchdog
 from study.definition import Resources
 from study.errors import FencedError
 from study.failure import Kind
@@ -69,6 +69,7 @@ class Gang:
         self._placed = self._group.ready()
         self._shards: list[Any] = []
         self._meeting_point: Any = None
+        self._started = 0.0
         self._training: list[Any] = []
         self._running: list[Any] = []
         self._nodes: list[str] = []
@@ -104,6 +105,7 @@ class Gang:
             if not _is_ready(self._placed):
                 return "placing"
             self._start()
+            self._started = time.monotonic()
         if not self._training:
             return self._poll_meeting_point()
         done, running = ray.wait(self._training, num_returns=len(self._training), timeout=0)
@@ -120,6 +122,8 @@ class Gang:
 
     def _poll_meeting_point(self) -> str:
         if not _is_ready(self._meeting_point):
+            if time.monotonic() - self._started > START_SECONDS:
+                raise RunFailure(f"shard 0 did not start in {START_SECONDS:.0f} s", Kind.HUNG)
             return "starting"
         try:
             address, port = ray.get(self._meeting_point)

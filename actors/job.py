@@ -14,6 +14,7 @@ import click
 from actors.conduct import conduct
 from actors.jobs import read_definition
 from study.errors import SparsingError
+from study.journal import Journal
 from study.store import StudyStore
 
 
@@ -25,13 +26,22 @@ def main(study: str, root: str) -> None:
     try:
         definition = read_definition(Path.cwd())
         store = StudyStore.create(root, definition) if definition else StudyStore.open(root, study)
-        failed = conduct(store, "auto", metrics_port=0, detached=True)
+        failed = _conduct(store)
     except SparsingError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
     for run, reason in failed.items():
         click.echo(f"{run} failed: {reason}", err=True)
     sys.exit(4 if failed else 0)
+
+
+def _conduct(store: StudyStore) -> dict[str, str]:
+    """`conduct`, whose error is also said where `sparsing logs` finds it: nobody reads along."""
+    try:
+        return conduct(store, "auto", metrics_port=0, detached=True)
+    except SparsingError as error:
+        Journal(store.path).say(f"error: {error}")
+        raise
 
 
 if __name__ == "__main__":

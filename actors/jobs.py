@@ -18,7 +18,9 @@ from typing import Any
 import click
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus, JobSubmissionClient
+from ray.util.state import list_nodes
 
+from actors.cluster import Node
 from study.definition import Study
 from study.errors import NotFoundError, SparsingError
 from study.ray_address import token_problem
@@ -27,6 +29,8 @@ from study.version import ROOT, VERSION_VARIABLE, code_version
 PACKAGES = ("study", "actors", "kernels", "analysis")
 DEFINITION = "study.json"
 POLL_SECONDS = 0.5
+MOST_NODES = 10_000
+"""Ray answers with no more."""
 
 
 def connect_jobs(address: str) -> JobSubmissionClient:
@@ -49,8 +53,16 @@ def connect_jobs(address: str) -> JobSubmissionClient:
             f"the cluster at {address} wants its token: set RAY_AUTH_MODE=token, and put the token "
             "into ~/.ray/auth_token, RAY_AUTH_TOKEN or the file that RAY_AUTH_TOKEN_PATH names"
         ) from None
-    logging.getLogger("ray.dashboard").setLevel(logging.ERROR)
+    for name in ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger("ray._private.runtime_env.packaging").setLevel(logging.ERROR)
     return client
+
+
+def nodes_there(address: str) -> list[Node]:
+    """The nodes of a cluster that are alive, asked of its dashboard."""
+    found = list_nodes(address, filters=[("state", "=", "ALIVE")], limit=MOST_NODES, detail=True)
+    return [Node(resources=n.resources_total or {}, labels=n.labels or {}) for n in found]
 
 
 def submit_study(
@@ -105,15 +117,22 @@ def run_there(
     Raises:
         SparsingError: it failed.
     """
+    words = shlex.join([python, "-m", "study.main", *arguments])
     with tempfile.TemporaryDirectory(prefix="sparsing-command-") as folder:
         (Path(folder) / "README").write_text("a command of sparsing\n")
-        job = client.submit_job(
-            entrypoint=shlex.join([python, "-m", "study.main", *arguments]),
-            runtime_env=_environment(folder, ship_code),
-        )
-    while not (status := client.get_job_status(job)).is_terminal():
-        time.sleep(POLL_SECONDS)
-    click.echo(client.get_job_logs(job), nl=False)
+        job = client.submit_job(entrypoint=words, runtime_env=_environment(folder, ship_code))
+    status, shown = JobStatus.PENDING, 0
+    try:
+        while not status.is_terminal():
+            time.sleep(POLL_SECONDS)
+            status = client.get_job_status(job)
+            # Ray's own words come first, and end with the command.
+            told = client.get_job_logs(job).partition(f"{words}\n")[2]
+            click.echo(told[shown:], nl=False)
+            shown = len(told)
+    finally:
+        if not status.is_terminal():
+            client.stop_job(job)
     client.delete_job(job)
     if status != JobStatus.SUCCEEDED:
         raise SparsingError(f"sparsing {' '.join(arguments)} failed on the cluster, see above")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,8 @@ from typing import Any
 import click
 import polars as pl
 
-from study.errors import DefinitionError, NotFoundError, SparsingError
+from study.elsewhere import address_option, cluster_options, run_elsewhere
+from study.errors import NotFoundError, SparsingError
 from study.journal import JOURNAL
 from study.lease import holder_of, is_held
 from study.load import load_study
@@ -24,28 +24,6 @@ from study.store import StudyStore, need_folder
 DRIVER_SECONDS = 20.0
 """A job's driver ends so long after its study at most."""
 STOP_SECONDS = 60.0
-
-
-def cluster_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """`--code` and `--python`: what a job of ours finds on the cluster."""
-    code = click.option(
-        "--code",
-        type=click.Choice(["ship", "image"]),
-        default="ship",
-        show_default=True,
-        help="Bring this installation's code, or use the one in the nodes' image.",
-    )
-    python = click.option("--python", default="python", show_default=True, help="On the nodes.")
-    return code(python(command))
-
-
-def address_option(required: bool = False) -> Callable[..., Any]:
-    """`--address` of the cluster's dashboard."""
-    return click.option(
-        "--address",
-        required=required,
-        help="The cluster, by its dashboard: http://head:8265.",
-    )
 
 
 @click.command()
@@ -74,10 +52,13 @@ def submit(study: str, root: str, address: str, code: str, python: str, as_json:
 def _submit(
     study_id: str, root: str, address: str, code: str, python: str, as_json: bool, definition: Any
 ) -> None:
-    from actors.jobs import connect_jobs, submit_study
+    from actors.cluster import check_room
+    from actors.jobs import connect_jobs, nodes_there, submit_study
 
     root = str(need_folder(root))
     client = connect_jobs(address)
+    if definition:
+        check_room(definition.resources, nodes_there(address))
     hand_over = partial(
         submit_study, client, study_id, root, definition, ship_code=code == "ship", python=python
     )
@@ -115,7 +96,7 @@ def stop(
       sparsing stop quickstart relu-d32x4-wd8-s0
     """
     if address:
-        _there("stop", study, run, root, address, code, python)
+        run_elsewhere(["stop", study, *([run] if run else [])], root, address, code, python)
         return
     store = StudyStore.open(root, study)
     if run:
@@ -216,7 +197,7 @@ def logs(
       sparsing logs quickstart relu-d32x4-wd8-s0
     """
     if address:
-        _there("logs", study, run, root, address, code, python)
+        run_elsewhere(["logs", study, *([run] if run else [])], root, address, code, python)
         return
     store = StudyStore.open(root, study)
     if run:
@@ -244,16 +225,3 @@ def _changes(store: StudyStore, run: str | None) -> list[str]:
 def _said(store: StudyStore) -> list[str]:
     file = store.path / JOURNAL
     return file.read_text("utf-8", "replace").splitlines() if file.exists() else []
-
-
-def _there(
-    command: str, study: str, run: str | None, root: str, address: str, code: str, python: str
-) -> None:
-    """Run a command on the cluster, whose nodes see the store."""
-    from actors.jobs import connect_jobs, run_there
-
-    if not Path(root).is_absolute():
-        raise DefinitionError(f"--store {root}: with --address, give the path that the nodes see")
-    client = connect_jobs(address)
-    words = [command, study, *([run] if run else []), "--store", root]
-    run_there(client, words, ship_code=code == "ship", python=python)

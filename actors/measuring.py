@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import ray
@@ -88,7 +89,10 @@ class Measuring:
         """What happened; a measurer that died is replaced by the next one that is needed."""
         lost = isinstance(error, ray.exceptions.RayActorError)
         node = self._measurers.pop(measurer) if lost else self._measurers[measurer]
-        here = ray.get(node) if ray.wait([node], timeout=0)[0] and lost else None
+        here = None
+        if lost:
+            with suppress(ray.exceptions.RayError):  # it may have died before it could say
+                here = ray.get(node, timeout=0)
         failure = describe(error, "the measurer", here)
         kind = AS_MEASURING.get(failure.kind, failure.kind)
         return RunFailure(f"measuring: {failure}", kind)

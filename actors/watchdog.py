@@ -19,7 +19,8 @@ file system is not."""
 WINDOW_STEPS = 64
 """The median is over so many of the newest steps."""
 START_SECONDS = 900.0
-"""Allowed for joining the gang, reading data and checkpoint, and the first step, which compiles."""
+"""Allowed for shard 0's process to start, and again for joining the gang, reading data and
+checkpoint, and the first step, which compiles."""
 SILENT_SECONDS = 120.0
 """A shard that answers nothing for so long hangs, whatever its phase: another thread answers."""
 CHECKPOINT_SECONDS = 900.0

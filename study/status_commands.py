@@ -13,6 +13,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
+from study.elsewhere import address_option, cluster_options, run_elsewhere
 from study.errors import RunsFailedError, SparsingError
 from study.options import store_option
 from study.status import StatusReader, StudyStatus
@@ -29,13 +30,18 @@ ROWS_AROUND = 6
 @click.command()
 @click.argument("study", required=False)
 @store_option
+@address_option()
+@cluster_options
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
-def status(study: str | None, root: str, as_json: bool) -> None:
+def status(
+    study: str | None, root: str, address: str | None, code: str, python: str, as_json: bool
+) -> None:
     """Show how the runs of STUDY stand; without STUDY, the studies of the store.
 
     Reads the store alone, also while the study runs on another machine, or when nothing runs.
     `newest row` is how long ago the run last wrote: a run that says training and wrote nothing
-    for long has been stopped or killed.
+    for long has been stopped or killed. With --address it is read on the cluster, for a store that
+    only its nodes see.
 
     \b
     Examples:
@@ -43,6 +49,10 @@ def status(study: str | None, root: str, as_json: bool) -> None:
       sparsing status quickstart
       sparsing status quickstart --json
     """
+    if address:
+        words = ["status", *([study] if study else []), *(["--json"] if as_json else [])]
+        run_elsewhere(words, root, address, code, python)
+        return
     if study is None:
         _list_studies(root, as_json)
         return
@@ -56,6 +66,8 @@ def status(study: str | None, root: str, as_json: bool) -> None:
 @click.command()
 @click.argument("study")
 @store_option
+@address_option()
+@cluster_options
 @click.option(
     "--interval",
     "interval_seconds",
@@ -64,16 +76,23 @@ def status(study: str | None, root: str, as_json: bool) -> None:
     show_default=True,
     help="Seconds between looks at the store.",
 )
-def watch(study: str, root: str, interval_seconds: float) -> None:
+def watch(
+    study: str, root: str, address: str | None, code: str, python: str, interval_seconds: float
+) -> None:
     """Follow STUDY until all its runs are done or failed; Ctrl-C ends only the watching.
 
     On a terminal a table that is kept up to date, elsewhere one line for each event. Exit code 4
-    when runs failed.
+    when runs failed. With --address it is followed on the cluster, for a store that only its nodes
+    see.
 
     \b
     Example:
       sparsing watch quickstart
     """
+    if address:
+        words = ["watch", study, "--interval", f"{interval_seconds:g}"]
+        run_elsewhere(words, root, address, code, python)
+        return
     store = StudyStore.open(root, study)
     last = _show(_until_ended(store, interval_seconds), _console(sys.stdout.isatty()))
     if last.states["failed"]:

@@ -20,25 +20,24 @@ from ray.cluster_utils import Cluster
 from actors.conductor import start_law_service
 from actors.controller import Controller
 from actors.data.prepare import prepare
-from study.checkpoint_folders import complete_steps
 from study.definition import Study
 from study.lease import acquire, study_cell
 from study.load import load_study
-from study.plan import Run, plan_runs
 from study.store import StudyStore
 
 TICK_SECONDS = 0.1
 PATIENCE_SECONDS = 240.0
 HANG_SECONDS = 10.0
+STEPS = 800
 
 
 def definition(**resources: object) -> Study:
-    """The quickstart, tiny: one run of 400 steps and 8 checkpoints."""
+    """The quickstart, tiny: one run of `STEPS` steps and 8 checkpoints."""
     quickstart = load_study("quickstart").model_dump()
     changes = {
         "name": "faulty",
         "axes": {"scale": [{"d_h": 16, "layers": 2, "d_f": 40, "heads": 2}]},
-        "tokens": 400 * 2048,
+        "tokens": STEPS * 2048,
         "optimization": quickstart["optimization"]
         | {"batch_tokens": 2048, "warmup_tokens": 2048 * 10},
         "checkpoints": {"count": 8},
@@ -104,14 +103,13 @@ class Playing:
     Args:
         local: the cluster.
         root: of the store.
-        study: with one run.
+        study: the definition, of one run.
     """
 
     def __init__(self, local: LocalCluster, root: Path, study: Study) -> None:
         self.local = local
         self.store = StudyStore.create(root, study)
         self.data = str(prepare(study, root.parent / "data").path)
-        self.run: Run = plan_runs(study)[0]
         self.orphans: list[Controller] = []
         self.controller = self._next_controller()
         self.laws = None
@@ -131,14 +129,21 @@ class Playing:
             time.sleep(TICK_SECONDS)
         return time.monotonic() - started
 
-    def checkpoints(self) -> int:
-        """Complete ones."""
-        return len(complete_steps(self.store.path, self.run.id))
+    def until_training(self, steps: int = 1) -> None:
+        """Until shards have made so many more steps."""
+        rows = self.rows() + steps
+        self.until(lambda: self.ended or self.rows() >= rows, "training")
 
-    def until_training(self) -> None:
-        """Until shards make steps."""
-        rows = self.rows()
-        self.until(lambda: self.ended or self.rows() > rows, "training")
+    def world_sizes(self) -> list[int]:
+        """Of all attempts that have trained, oldest first."""
+        states = self.store.scan("runs").filter(pl.col("state") == "training")
+        attempts = states.group_by("attempt").agg(pl.col("world_size").last()).sort("attempt")
+        return attempts.collect()["world_size"].to_list()
+
+    def attempt(self) -> int:
+        """The newest that has trained; 0 before the first."""
+        states = self.store.scan("runs").filter(pl.col("state") == "training")
+        return states.select(pl.col("attempt").max()).collect().item() or 0
 
     def rows(self) -> int:
         """Steps in the store."""
@@ -166,15 +171,20 @@ class Playing:
         kinds = self.store.scan("runs").select("failure_kind").collect()["failure_kind"]
         return kinds.drop_nulls().to_list()
 
+    def shards(self) -> list[psutil.Process]:
+        """Processes of shards, in a stable order; there may be none between two gangs."""
+        self.until(lambda: bool(self.local.actors("TrainingShard")), "with shards")
+        return sorted(self.local.actors("TrainingShard"), key=lambda p: p.pid)
+
     # Victims. Each returns once the damage is done.
 
     def lose_shard(self, chance: random.Random) -> None:
         """SIGKILL to a shard."""
-        chance.choice(self.local.actors("TrainingShard")).kill()
+        chance.choice(self.shards()).kill()
 
     def stop_shard(self, chance: random.Random) -> None:
         """SIGSTOP to a shard: its peers wait for it."""
-        chance.choice(self.local.actors("TrainingShard")).send_signal(signal.SIGSTOP)
+        chance.choice(self.shards()).send_signal(signal.SIGSTOP)
 
     def lose_node(self, chance: random.Random) -> None:
         """Kill a node, and bring another a little later."""
@@ -189,8 +199,7 @@ class Playing:
 
     def fill_disk(self, chance: random.Random) -> None:
         """From now on the disk takes no more bytes from a shard."""
-        victim = chance.choice(self.local.actors("TrainingShard"))
-        victim.rlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+        chance.choice(self.shards()).rlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
 
     def lose_laws(self, chance: random.Random) -> None:
         """SIGKILL to the law service, which Ray starts again."""

@@ -135,6 +135,13 @@ def test_a_submitted_study_outlives_driver_and_controller(head: RayHead, tmp_pat
     assert again.stdout == f"{store.study_id}\n"
     assert "at work there already" in again.stderr
 
+    greedy = tmp_path / "greedy.yaml"
+    greedy.write_text(DEFINITION + "resources: {shards: 8}\n")
+    refused = head.sparsing("submit", str(greedy), *submit[2:])
+    assert refused.returncode == 2
+    assert refused.stderr.count("\n") == 1
+    assert "resources.shards = 8: one run needs 8 CPUs (there are 2)" in refused.stderr
+
     for driver in head.processes("actors.job"):
         driver.kill()
     for controller in head.processes("ray::Conductor"):
@@ -145,7 +152,8 @@ def test_a_submitted_study_outlives_driver_and_controller(head: RayHead, tmp_pat
     assert head.sparsing("stop", "handed", "--store", root).returncode == 0
     until(lambda: StudyStatus.read(store).states["stopped"] == 1, "stopped")
     until(lambda: not head.processes("ray::TrainingShard"), "its shards are gone")
-    told = head.sparsing("logs", "handed", "--store", root)
+    told = head.sparsing("logs", "handed", "--store", root, "--address", head.address)
+    assert told.stdout.startswith("20"), told.stdout  # a time: Ray's own words are left out
     assert "stopped, attempt 2: sparsing resume goes on" in told.stdout
 
     resume = ["resume", "handed", "--address", head.address, "--store", root]
