@@ -1,4 +1,4 @@
-"""What the kernels of tiles compute, written plainly: their reference, and their dense way.
+"""What the Triton kernels of many tokens compute, plainly: their reference, and the dense way.
 
 With a mask of what is active, bool (rows, inner):
 
@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+
+from kernels.activity import at_least, contributions
 
 
 def products(x: Tensor, w: Tensor, active: Tensor) -> Tensor:
@@ -26,3 +28,10 @@ def outputs(values: Tensor, b: Tensor, active: Tensor) -> Tensor:
 def lists(active: Tensor, rows: int) -> list[list[int]]:
     """A list of columns, ascending, for each `rows` rows of (any, inner)."""
     return [tile.any(0).nonzero().squeeze(1).tolist() for tile in active.split(rows)]
+
+
+def weak_outputs(z: Tensor, norms: Tensor, columns: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """As `kernels.weak.weak_outputs`."""
+    active = at_least(contributions(z, norms), eps)
+    outputs = torch.where(active, 0, z) @ columns
+    return outputs.float(), active.sum(1, dtype=torch.int32)

@@ -80,7 +80,10 @@ def _type(argument: str, weights: str) -> str:
         return "*i32"
     if argument == "active":
         return "*u8"
-    return "*fp32" if argument in ("thresholds", "partial") else f"*{weights}"
+    if argument == "eps":
+        return "fp32"
+    wide = ("thresholds", "partial", "norms", "weak")
+    return "*fp32" if argument in wide else f"*{weights}"
 
 
 def _aligned(arguments: list[str]) -> list[int]:
@@ -88,7 +91,7 @@ def _aligned(arguments: list[str]) -> list[int]:
     return [
         at
         for at, name in enumerate(arguments)
-        if not name.isupper() and name not in ("blocks", "splits", "inner_stride")
+        if not name.isupper() and name not in ("blocks", "splits", "inner_stride", "eps")
     ]
 
 

@@ -6,17 +6,18 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from kernel_compiler import compile_kernel
 
-from kernels import triton_decode, triton_tiles
+from kernels import triton_decode, triton_tiles, triton_weak
 
 
 def test_interpreted_kernels_are_exact() -> None:
     """In a process of its own: Triton interprets all kernels of a process, or none."""
     here = Path(__file__).parent
-    tests = [str(here / f"interpreted_{name}.py") for name in ("decode", "tiles")]
+    tests = [str(here / f"interpreted_{name}.py") for name in ("decode", "tiles", "weak")]
     environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "pytest", "-q", "-W", "ignore::RuntimeWarning", *tests]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
@@ -42,9 +43,19 @@ def test_every_activation_compiles(activation: str) -> None:
 
 @pytest.mark.parametrize("capability", [80, 90])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("kernel", ["lists", "products", "outputs"])
-def test_tile_kernels_keep_to_registers(kernel: str, dtype: str, capability: int) -> None:
-    made = compile_kernel(triton_tiles, kernel, dtype, capability)
+@pytest.mark.parametrize(
+    ("module", "kernel"),
+    [
+        (triton_tiles, "lists"),
+        (triton_tiles, "products"),
+        (triton_tiles, "outputs"),
+        (triton_weak, "weak"),
+    ],
+)
+def test_kernels_of_many_tokens_keep_to_registers(
+    module: ModuleType, kernel: str, dtype: str, capability: int
+) -> None:
+    made = compile_kernel(module, kernel, dtype, capability)
     assert made.spilled_bytes == 0
     # Float32 has no tensor cores here, and holds more.
     assert made.registers <= (128 if dtype == "bfloat16" else 168)
