@@ -105,6 +105,7 @@ class Gang:
             if not _is_ready(self._placed):
                 return "placing"
             self._start()
+            self._started = time.monotonic()
         if not self._training:
             return self._poll_meeting_point()
         done, running = ray.wait(self._training, num_returns=len(self._training), timeout=0)
@@ -176,7 +177,6 @@ class Gang:
             )
             self._shards.append(options.remote(assignment, rank))
         self._meeting_point = self._shards[0].meeting_point.remote()
-        self._started = time.monotonic()
 
     def kill(self) -> None:
         """End all shards at once and give their place back."""
