@@ -37,6 +37,18 @@ class Decoding:
     """At once, at most."""
 
 
+@dataclass(frozen=True)
+class Tiling:
+    """Where the Triton kernels for many tokens beat cuBLAS on a GPU, forward and backward."""
+
+    elements: int
+    """Of a weight matrix, at least."""
+    tokens: int
+    """At once, at least."""
+    listed: dict[torch.dtype, float]
+    """Share of neurons that a tile's list holds, at most."""
+
+
 SMALLEST = 2**20
 """Elements of a weight matrix from which on sparse products are considered at all."""
 LARGE = 2**23
@@ -69,6 +81,33 @@ GATHERED: Table = {
 # No GPU was measured yet: what `sparsing bench ffn` finds there with no weak neuron goes here.
 DECODING: dict[str, Decoding] = {}
 """By the GPU's name, as `torch.cuda.get_device_name` says it."""
+TILING: dict[str, Tiling] = {}
+"""As `DECODING`."""
+
+
+def measured(device: torch.device) -> bool:
+    """Whether a device has a table here; one without computes densely."""
+    return device.type == "cpu" or (
+        device.type == "cuda" and _gpu(device) in DECODING.keys() | TILING.keys()
+    )
+
+
+def tiles_may_pay(device: torch.device, dtype: torch.dtype, tokens: int, elements: int) -> bool:
+    """Whether the Triton kernels for many tokens are worth looking at how much is listed."""
+    found = _tiling(device)
+    if found is None or dtype not in found.listed:
+        return False
+    return elements >= found.elements and tokens >= found.tokens
+
+
+def tiles_pay(device: torch.device, dtype: torch.dtype, listed: float) -> bool:
+    """Whether they are faster than cuBLAS where this share of the neurons is listed."""
+    found = _tiling(device)
+    return found is not None and listed <= found.listed.get(dtype, -1.0)
+
+
+def _tiling(device: torch.device) -> Tiling | None:
+    return TILING.get(_gpu(device)) if TILING and device.type == "cuda" else None
 
 
 def decode_pays(device: torch.device, dtype: torch.dtype, tokens: int, elements: int) -> bool:

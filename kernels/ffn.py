@@ -12,6 +12,7 @@ What counts as active is defined in `kernels.activity`, once.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 import torch
@@ -20,7 +21,7 @@ from torch.nn import functional
 
 from kernels.activations import ACTIVATIONS, name_of
 from kernels.activity import Cett, Rule, StraightforwardRelu, out_norms
-from kernels.crossover import decode_pays, may_pay, products_pay
+from kernels.crossover import decode_pays, may_pay, measured, products_pay, tiles_may_pay
 from kernels.ops import (
     active_output,
     decode_output,
@@ -32,6 +33,9 @@ from kernels.ops import (
     recorded,
 )
 from kernels.thresholds import NeuronThresholds, neuron_thresholds
+from kernels.tiled import gate_products, tiled_output
+
+log = logging.getLogger(__name__)
 
 
 class GatedFFN(nn.Module):
@@ -109,6 +113,9 @@ class GatedFFN(nn.Module):
             self.thresholds = rule.thresholds.to(self.w_out.weight.device)
         self.activation = name_of(self.sigma)
         self.exact = True
+        device = self.w_out.weight.device
+        if not measured(device):
+            log.warning("%s has no table in kernels/crossover.py: computing densely", device)
 
     def use_dense(self) -> None:
         """From now on compute all neurons again, with W_out as torch's products like it best."""
@@ -148,6 +155,9 @@ class GatedFFN(nn.Module):
         few = decode_pays(x.device, x.dtype, x.shape[0], w_gate.numel())
         if few and self.activation and not recorded(x, *weights):
             return quickly(decode_output, x, *weights, self.activation, self.thresholds)
+        if tiles_may_pay(x.device, x.dtype, x.shape[0], w_gate.numel()):
+            gate = self.sigma(gate_products(x, w_gate))
+            return tiled_output(x, gate, w_in, w_out, self.thresholds)
         what = x.device.type, x.dtype, x.shape[0], w_gate.numel()
         if products_pay(*what):
             gate = self.sigma(quickly(neuron_products, x, w_gate))

@@ -1,4 +1,4 @@
-"""The decode kernels in Triton's interpreter; `test_triton_decode` runs this in a process."""
+"""The decode kernels in Triton's interpreter; `test_triton` runs this in a process."""
 
 from __future__ import annotations
 

@@ -6,7 +6,16 @@ import pytest
 import torch
 
 from kernels import crossover, ops
-from kernels.crossover import Decoding, decode_pays, may_pay, sparse_pays
+from kernels.crossover import (
+    Decoding,
+    Tiling,
+    decode_pays,
+    may_pay,
+    measured,
+    sparse_pays,
+    tiles_may_pay,
+    tiles_pay,
+)
 from kernels.ffn import GatedFFN
 
 TABLES = [crossover.COMPILED_MEDIUM, crossover.COMPILED_LARGE, crossover.GATHERED]
@@ -62,3 +71,27 @@ def test_a_gpu_decodes_sparsely_where_that_was_measured(monkeypatch: pytest.Monk
     assert not decode_pays(torch.device("cpu"), torch.bfloat16, 1, BIG)
     monkeypatch.setattr(crossover, "_gpu", lambda device: "another")
     assert not decode_pays(gpu, torch.bfloat16, 1, BIG)
+
+
+def test_a_gpu_takes_tiles_where_that_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu, bfloat16 = torch.device("cuda:0"), torch.bfloat16
+    monkeypatch.setattr(crossover, "_gpu", lambda device: "a GPU")
+    assert not measured(gpu), "no GPU was measured yet"
+    assert not tiles_may_pay(gpu, bfloat16, 4096, BIG)
+    assert not tiles_pay(gpu, bfloat16, 0.0)
+    table = {"a GPU": Tiling(elements=2**23, tokens=512, listed={bfloat16: 0.2})}
+    monkeypatch.setattr(crossover, "TILING", table)
+    assert measured(gpu)
+    assert tiles_may_pay(gpu, bfloat16, 512, BIG)
+    assert not tiles_may_pay(gpu, bfloat16, 511, BIG)
+    assert not tiles_may_pay(gpu, bfloat16, 512, 768 * 1920)
+    assert not tiles_may_pay(gpu, torch.float32, 512, BIG)
+    assert tiles_pay(gpu, bfloat16, 0.2)
+    assert not tiles_pay(gpu, bfloat16, 0.21)
+    assert not tiles_pay(gpu, torch.float32, 0.0)
+    assert not tiles_pay(torch.device("cpu"), bfloat16, 0.0)
+
+
+def test_a_device_without_a_table_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    GatedFFN(4, 8, "relu").to("meta").use_exact()
+    assert "meta has no table in kernels/crossover.py: computing densely" in caplog.text

@@ -1,4 +1,4 @@
-"""Compiles the decode kernels for GPUs that need not be there, and reads what came out."""
+"""Compiles the Triton kernels for GPUs that need not be there, and reads what came out."""
 
 from __future__ import annotations
 
@@ -7,24 +7,18 @@ import subprocess
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from kernels import triton_decode as decode
+from kernels import triton_decode
 
 TYPES = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
-CONSTANTS = {
-    "NEURONS": decode.NEURONS,
-    "ROWS": decode.ROWS,
-    "DEPTH": decode.DEPTH,
-    "COLUMNS": decode.COLUMNS,
-}
-KERNELS = ("gate", "products", "outputs", "total")
 WHOLE = ("places", "counts", "listed", "totals")
-SIZES = ("d_h", "d_f", "blocks", "capacity", "splits")
+SIZES = ("d_h", "d_f", "blocks", "capacity", "splits", "rows", "inner", "d", "row_stride")
 
 
 @dataclass(frozen=True)
@@ -41,28 +35,30 @@ class Compiled:
 
 
 def compile_kernel(
-    name: str, dtype: str, capability: int, activation: str = "relu", d_f: int = 5760
+    module: ModuleType,
+    name: str,
+    dtype: str,
+    capability: int,
+    activation: str = "relu",
+    d_f: int = 5760,
 ) -> Compiled:
-    """Compile a kernel of `KERNELS` for `sm_<capability>`, as `decode` launches it.
+    """Compile a kernel of a module for `sm_<capability>`, as the module launches it.
 
     Args:
         dtype: of the weights: a key of `TYPES`.
         activation: of the gate.
-        d_f: number of neurons, which the products kernel is compiled for.
+        d_f: number of neurons, which the products kernel for decoding is compiled for.
     """
-    kernel: Any = getattr(decode, f"{name}_kernel")
-    blocks = triton.next_power_of_2(triton.cdiv(d_f, decode.NEURONS))
-    constants = {
-        **CONSTANTS,
-        "ACTIVATION": activation,
-        "BLOCKS": blocks,
-        "HAS_THRESHOLDS": True,
-    }
+    kernel: Any = getattr(module, f"{name}_kernel")
+    blocks = triton.next_power_of_2(triton.cdiv(d_f, triton_decode.NEURONS))
+    # What is contiguous has a stride of 1, which the launcher compiles in.
+    constants = {"ACTIVATION": activation, "BLOCKS": blocks, "HAS_THRESHOLDS": True}
+    constants |= {"inner_stride": 1} | vars(module)
     signature = {name: _type(name, TYPES[dtype]) for name in kernel.arg_names}
     source = ASTSource(
         kernel,
         signature,
-        constexprs={name: constants[name] for name in kernel.arg_names if name in constants},
+        constexprs={n: constants[n] for n, kind in signature.items() if kind == "constexpr"},
         attrs={(at,): [["tt.divisibility", 16]] for at in _aligned(kernel.arg_names)},
     )
     made = triton.compile(source, target=GPUTarget("cuda", capability, 32))
@@ -76,13 +72,18 @@ def compile_kernel(
 
 
 def _type(argument: str, weights: str) -> str:
-    if argument.isupper():
+    if argument.isupper() or argument == "inner_stride":
         return "constexpr"
     if argument in SIZES:
         return "i32"
     if argument in WHOLE:
         return "*i32"
-    return "*fp32" if argument in ("thresholds", "partial") else f"*{weights}"
+    if argument == "active":
+        return "*u8"
+    if argument == "eps":
+        return "fp32"
+    wide = ("thresholds", "partial", "norms", "weak")
+    return "*fp32" if argument in wide else f"*{weights}"
 
 
 def _aligned(arguments: list[str]) -> list[int]:
@@ -90,7 +91,7 @@ def _aligned(arguments: list[str]) -> list[int]:
     return [
         at
         for at, name in enumerate(arguments)
-        if not name.isupper() and name not in ("blocks", "splits")
+        if not name.isupper() and name not in ("blocks", "splits", "inner_stride", "eps")
     ]
 
 
