@@ -43,7 +43,7 @@ class ObjectCell:
     def write(self, content: bytes, version: str | None) -> str | None:
         """Replace what `version` holds; the new version, or None if it has changed.
 
-        Raises OSError when the service refuses. No content may be one that was there before.
+        Raises ObjectStoreError when the service refuses. Contents must differ from write to write.
         """
         if not self._path.write_if(content, version):
             return None

@@ -49,17 +49,17 @@ def prune(store: StudyStore, *, dry_run: bool = False) -> list[Removed]:
 
 def prune_run(store: StudyStore, run: Run, *, dry_run: bool = False) -> list[Removed]:
     """The same of one run, whose measurements are final."""
-    steps = complete_steps(store.path, run.id)
-    kept = kept_steps(store, run, steps)
+    kept = kept_steps(store, run, complete_steps(store.path, run.id))
     removed = []
-    for step in steps:
+    for folder in sorted((store.path / "checkpoints" / run.id).glob("step-*")):
+        step = int(folder.name[5:])
         if step in kept:
             continue
-        folder = checkpoint_folder(store.path, run.id, step)
         size = sum(path.stat().st_size for path in folder.iterdir())
         removed.append(Removed(run=run.id, step=step, bytes=size))
         if not dry_run:
-            (folder / MARKER).unlink()  # first: what is half removed is not complete
+            # First: what is half removed is not complete, and removed the next time.
+            (folder / MARKER).unlink(missing_ok=True)
             shutil.rmtree(folder)
     return removed
 

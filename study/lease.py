@@ -23,7 +23,7 @@ from pathlib import Path
 
 from study.cells import Cell, FolderCell, ObjectCell
 from study.errors import FencedError, SparsingError
-from study.objects import Place, place_of
+from study.objects import ObjectStoreError, Place, place_of
 
 LEASE_SECONDS = 15.0
 RENEWALS = 3
@@ -140,7 +140,7 @@ class Lease:
         started = _now()
         try:
             version = self._cell.write(record.to_bytes(), self._version)
-        except OSError:
+        except (OSError, ObjectStoreError):
             return  # tried again, until the lease counts no more
         if version is None:
             self._lost.set()

@@ -1,19 +1,19 @@
 """Reading tables: a polars LazyFrame over segments and logs, as they are when it is collected.
 
 The folders are listed when the frame is collected, and again when a file vanishes because it was
-sealed or merged meanwhile: then a larger one is there. All files are opened before the first row
-is handed on, for an open file outlives its name. So one `collect` sees one state of each stream,
-however long ago the frame was made.
+sealed or merged meanwhile: then a larger one is there. So one `collect` sees one state of each
+stream, however long ago the frame was made. Some runs at a time are read, and are in memory before
+their first row is handed on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import TypeVar
 
 import polars as pl
 import pyarrow as pa
@@ -26,8 +26,8 @@ from study.objects import ObjectPath, Place, in_parallel
 from study.partition import StreamFiles, list_streams
 from study.segments import read_footer
 
-BATCH_ROWS = 200_000
-"""Rows that a scan hands on at once."""
+FILES_AT_ONCE = 256
+"""Segments that are read before the first row is handed on; more where one run has more."""
 LISTINGS = 100
 """So often files that vanish are listed again."""
 T = TypeVar("T")
@@ -61,6 +61,8 @@ class Snapshot:
     """What is in no Parquet file yet; one table for each schema version."""
     objects: list[ObjectPath]
     """Parquet objects, in place of files where the store is on an object store."""
+    runs: int
+    """Of how many runs."""
 
 
 class TableSource:
@@ -90,53 +92,58 @@ class TableSource:
         n_rows: int | None,
         batch_size: int | None,
     ) -> Iterator[pl.DataFrame]:
-        with ExitStack() as held:
-            rows = again_when_vanished(lambda: self._rows(columns, predicate, n_rows, held))
-            rows = rows if n_rows is None else rows.head(n_rows)
-            rows = rows if predicate is None else rows.filter(predicate)
-            # Of no column polars would take no row either, and count none.
-            rows = rows if columns is None else rows.select(columns or ["run"])
-            yield from rows.collect_batches(chunk_size=BATCH_ROWS, maintain_order=True)
+        """Of the first `n_rows` rows (None: all) those that `predicate` lets through."""
+        folders = self._folders()
+        runs = _runs_that_fit(list(folders), predicate if n_rows is None else None)
+        wanted = list(self.schema) if columns is None else self._wanted(columns, predicate)
+        left = n_rows
+        while runs and left != 0:
+            some = {run: folders[run] for run in runs}
+            pushed = predicate if left is None else None
+            batches, count = again_when_vanished(partial(self._read, some, wanted, pushed, left))
+            for batch in batches:
+                rows = batch if predicate is None or pushed is not None else batch.filter(predicate)
+                # Of no column polars would take no row either, and count none.
+                yield rows if columns is None else rows.select(columns or ["run"])
+                left = None if left is None else left - len(batch)
+            runs = runs[count:]
 
     def snapshot(self) -> Snapshot:
         """What the rows are in now."""
-        return again_when_vanished(self._snapshot)
+        return again_when_vanished(lambda: self._snapshot(self._folders()))
 
-    def _rows(
+    def _read(
         self,
-        columns: list[str] | None,
+        folders: Mapping[str, Place],
+        wanted: list[str],
         predicate: pl.Expr | None,
         n_rows: int | None,
-        held: ExitStack,
-    ) -> pl.LazyFrame:
-        found = self._snapshot(predicate, n_rows if predicate is None else None)
-        tails = [self._conform(rows) for rows in found.tails]
-        if not found.objects:
-            files: list[IO[bytes]] = [
-                held.enter_context(path.open("rb")) for path in found.segments
-            ]
-            return pl.concat([self._segments(files), *tails], how="vertical")
-        wanted = list(self.schema) if columns is None else self._wanted(columns, predicate)
+    ) -> tuple[list[pl.DataFrame], int]:
+        """Rows of the first of these runs, `n_rows` at most, and of how many runs they are."""
+        found = self._snapshot(folders, n_rows, FILES_AT_ONCE)
         read = in_parallel(lambda path: segment_rows(path, wanted), found.objects)
-        parts = [*map(self._conform, read), *tails]
-        return pl.concat([part.select(wanted) for part in parts], how="vertical")
+        parts = [self._segments(found.segments), *map(self._conform, (*read, *found.tails))]
+        rows = pl.concat([part.select(wanted) for part in parts], how="vertical")
+        rows = rows if n_rows is None else rows.head(n_rows)
+        rows = rows if predicate is None else rows.filter(predicate)
+        return list(rows.collect_batches(maintain_order=True)), found.runs
 
     def _snapshot(
-        self, predicate: pl.Expr | None = None, enough_rows: int | None = None
+        self,
+        folders: Mapping[str, Place],
+        enough_rows: float | None = None,
+        enough_files: float = math.inf,
     ) -> Snapshot:
-        """Of all streams, or of the first that have so many rows together."""
-        count = 0
+        """Of all streams, or of the first that have so many rows or segments together."""
+        count = runs = 0
         segments: list[Path] = []
         objects: list[ObjectPath] = []
         logs: dict[bytes, list[Frame]] = {}
-        folders = self._folders()
-        for run in _runs_that_fit(list(folders), predicate):
-            folder = folders[run]
+        for folder in folders.values():
+            runs += 1
             if isinstance(folder, ObjectPath):
                 objects += self._objects(folder, logs)
                 continue
-            if enough_rows is not None and count >= enough_rows:
-                break
             for files in list_streams(folder):
                 live = [each for each in read_logs(folder, files) if each.rows]
                 sealed = files.segments
@@ -148,7 +155,10 @@ class TableSource:
                 if enough_rows is not None:
                     count += sum(frame.rows for each in live for frame in self._frames(each))
                     count += sum(read_footer(folder / segment.name)[2] for segment in sealed)
-        return Snapshot(segments, [decode(*each) for each in logs.items() if each[1]], objects)
+            if len(segments) >= enough_files or (enough_rows is not None and count >= enough_rows):
+                break
+        tails = [decode(*each) for each in logs.items() if each[1]]
+        return Snapshot(segments, tails, objects, runs)
 
     def _frames(self, content: LogContent) -> list[Frame]:
         frames = [frame for frame in content.commits if frame.rows]
@@ -170,11 +180,11 @@ class TableSource:
         named = {*columns, *(predicate.meta.root_names() if predicate is not None else ())}
         return [name for name in self.schema if name in (named or {"run"})]
 
-    def _segments(self, files: list[IO[bytes]]) -> pl.LazyFrame:
-        if not files:
+    def _segments(self, paths: list[Path]) -> pl.LazyFrame:
+        if not paths:
             return pl.LazyFrame(schema=self.schema)
         return pl.scan_parquet(
-            files,
+            paths,
             schema=self.schema,
             glob=False,
             hive_partitioning=False,

@@ -6,6 +6,7 @@ import http.client
 import random
 import subprocess
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -23,7 +24,14 @@ server = make_server("127.0.0.1", 0, DomainDispatcherApplication(create_backend_
 print(server.server_port, flush=True)
 server.serve_forever()
 """
-FAULTS = ("500", "503", "lost answer", "cut upload", "refused")
+FAULTS = ("412", "500", "503", "lost answer", "cut upload", "refused")
+ERRORS = {
+    "403": "AccessDenied",
+    "412": "PreconditionFailed",
+    "500": "InternalError",
+    "503": "SlowDown",
+}
+"""Code in the answer, by status; 403 comes only where a test asks for it."""
 HOP = {"connection", "transfer-encoding", "content-length", "host", "server", "date"}
 
 
@@ -54,7 +62,7 @@ class Proxy(ThreadingHTTPServer):
         self.target = target.removeprefix("http://")
         self.chance, self.lock = random.Random(seed), threading.Lock()
         self.probability = 0.0
-        self.done: dict[str, int] = dict.fromkeys(FAULTS, 0)
+        self.done: Counter[str] = Counter()
 
     def fault(self) -> str | None:
         with self.lock:
@@ -91,8 +99,12 @@ class _Handler(BaseHTTPRequestHandler):
         if fault == "refused":
             self.close_connection = True
             return
-        if fault in ("500", "503"):
-            said = b"<Error><Code>SlowDown</Code><Message>injected</Message></Error>"
+        if fault == "412" and self.command != "PUT":  # only a put has a condition
+            fault = "503"
+        if fault in ERRORS:
+            said = (
+                f"<Error><Code>{ERRORS[fault]}</Code><Message>injected</Message></Error>".encode()
+            )
             self._answer(int(fault), {}, said)
             return
         if fault == "cut upload":  # what the server gets of it is not whole: it takes nothing

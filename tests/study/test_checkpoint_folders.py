@@ -64,3 +64,10 @@ def test_runs_that_are_not_measured_keep_all(store: StudyStore) -> None:
     prune(store)
     run = plan_runs(store.study)[1]
     assert complete_steps(store.path, TRAINING) == list(run.checkpoint_steps)
+
+
+def test_what_a_killed_one_left_is_removed(store: StudyStore) -> None:
+    first, *rest = (each["step"] for each in prune(store, "--dry-run"))
+    (checkpoint_folder(store.path, DONE, first) / MARKER).unlink()
+    assert [each["step"] for each in prune(store)] == [first, *rest]
+    assert not checkpoint_folder(store.path, DONE, first).exists()

@@ -26,7 +26,7 @@ from analysis.server import Server
 from analysis.service import application
 from study import objects
 from study.errors import DefinitionError, FencedError, NotFoundError, SparsingError
-from study.lease import Process, Record, acquire, check_token, study_cell
+from study.lease import Process, Record, acquire, check_token, holder_of, study_cell
 from study.main import cli
 from study.object_partition import block_of
 from study.objects import ObjectPath, place_of
@@ -171,6 +171,15 @@ def test_a_put_whose_answer_was_lost_is_no_other_writer(store, net):
     assert path.read_bytes() == b"ours"
 
 
+def test_a_put_that_is_refused_as_if_its_name_were_taken_is_made_again(store, net):
+    with store.writer("steps", run="r", attempt=1) as writer:
+        net.probability, net.chance = 1.0, _Only("412", 1)
+        writer.append(0, [step_row(0)])
+        writer.flush()
+    assert net.done["412"] == 1
+    assert steps(store) == [0]
+
+
 class _Only(random.Random):
     """Fails so many requests in one way, then none."""
 
@@ -221,6 +230,25 @@ def test_who_stood_still_lost_the_lease_to_the_next(store):
     assert mine.token == 8
     assert cell.write(b"late", version) is None
     mine.release()
+
+
+def test_of_many_that_write_a_cell_at_once_one_succeeds(store):
+    cell = study_cell(store.place)
+    version = cell.write(b"start", None)
+    written = objects.in_parallel(lambda n: cell.write(str(n).encode(), version), range(8))
+    (won,) = [n for n, made in enumerate(written) if made]
+    assert cell.read() == (str(won).encode(), written[won])
+
+
+def test_a_lease_outlasts_a_service_that_refuses(store, net):
+    lease = acquire(study_cell(store.place))
+    net.probability, net.chance = 1.0, _Only("403", 1)
+    lease._renew()
+    assert net.done["403"] == 1
+    lease._renew()
+    lease.check()
+    lease.release()
+    assert holder_of(store.place).released
 
 
 def test_two_writers_of_one_stream_double_nothing(store):

@@ -254,3 +254,26 @@ def test_the_first_rows_are_as_many_as_asked_for(tmp_path, newest):
         assert len(first) == min(count, len(there))
         assert first.join(there, on=["run", "step"], how="anti").is_empty()
     assert scan.filter(pl.col("run") == "c").head(1).collect()["run"].to_list() == ["c"]
+    first = there.head(7).filter(pl.col("run") != "a")
+    assert scan.head(7).filter(pl.col("run") != "a").collect().equals(first)
+
+
+def test_many_segments_are_read_in_parts(tmp_path, monkeypatch):
+    store = tiny_store(tmp_path)
+    for run in "abcde":
+        write_rows(store, "steps", run, [step_row(0), step_row(1)])
+        store.seal(run)
+    write_rows(store, "steps", "c", [step_row(2)])
+    scan = store.scan("steps").select("run", "step")
+    whole = scan.collect()
+    monkeypatch.setattr("study.scan.FILES_AT_ONCE", 2)
+    assert scan.sort("run", "step").collect().equals(whole.sort("run", "step"))
+    assert scan.head(5).collect().height == 5
+    late = pl.col("step") > 0
+    assert (
+        scan.filter(late)
+        .collect()
+        .sort("run", "step")
+        .equals(whole.filter(late).sort("run", "step"))
+    )
+    assert scan.head(4).filter(late).collect().height == 2

@@ -9,10 +9,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from stores import step_row, tiny_store
+from stores import SetClock, step_row, tiny_store
 
 from study import commits, partition, segments, stream
 from study.store import StudyStore
@@ -109,6 +110,46 @@ def test_calls_that_fail_at_random_lose_and_double_nothing(tmp_path, seed):
 @pytest.mark.parametrize("seed", range(3, 103))
 def test_many_calls_that_fail_at_random_lose_and_double_nothing(tmp_path, seed):
     test_calls_that_fail_at_random_lose_and_double_nothing(tmp_path, seed)
+
+
+def test_a_disk_that_hangs_holds_up_neither_append_nor_readers(tmp_path, monkeypatch):
+    store, answers = tiny_store(tmp_path), threading.Event()
+    with store.writer("steps", run="r", attempt=1, commit_seconds=0.001) as writer:
+        writer.append(0, [step_row(0)])
+        writer.flush()
+
+        def hang(descriptor: int) -> None:
+            answers.wait()
+            os.fdatasync(descriptor)
+
+        slow: Any = FaultyOs(0, 0.0)
+        slow.fdatasync = hang
+        monkeypatch.setattr(stream, "os", slow)
+        for seq in range(1, 40):
+            writer.append(seq, [step_row(seq)])
+            found = steps_in(store)
+            assert found == list(range(len(found)))
+        assert 39 not in writer._durable
+        answers.set()
+    assert steps_in(whole(store)) == list(range(40))
+
+
+def test_a_clock_that_is_set_back_loses_and_doubles_nothing(tmp_path, monkeypatch):
+    store, now, now_ns = tiny_store(tmp_path), time.time, time.time_ns
+    for life in range(4):  # each an hour before the one before it, and replaying a step
+        monkeypatch.setattr("time.time", lambda back=3600 * life: now() - back)
+        monkeypatch.setattr("time.time_ns", lambda back=3600 * life: now_ns() - back * 10**9)
+        monkeypatch.setattr(SetClock, "time", datetime(2030, 1, 1, 12 - life, tzinfo=UTC))
+        monkeypatch.setattr("study.rows.datetime", SetClock)
+        with store.writer("steps", run="r", attempt=1 + life) as writer:
+            for seq in range(max(0, 3 * life - 1), 3 * life + 3):
+                writer.append(seq, [step_row(seq)])
+            writer.flush()
+            if life % 2:
+                writer._seal()
+    assert steps_in(whole(store)) == list(range(12))
+    store.seal("r")
+    assert steps_in(whole(store)) == list(range(12))
 
 
 @pytest.mark.parametrize("name", ["pwrite", "fdatasync", "fsync", "link"])
