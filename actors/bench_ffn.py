@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +30,8 @@ TOKENS = [1, 2, 4, 8]
 WEAK = [0.0, 0.5, 0.9, 0.95, 0.97]
 LAYERS = 3
 BLOCK_SECONDS = 0.05
+TRAINED_TOKENS = 4096
+TRAINED_WEAK = [0.9, 0.97, 0.99]
 
 
 def cases(repeats: int) -> list[Case]:
@@ -41,6 +44,7 @@ def cases(repeats: int) -> list[Case]:
                     found += processor_cases(name, Layers(d_h, d_f, tokens, weak), repeats)
         if torch.cuda.is_available():
             found += [case for shape in SHAPES for case in gpu_cases(shape, repeats)]
+            found += [case for shape in SHAPES for case in gpu_training_cases(shape, repeats)]
     return found
 
 
@@ -138,6 +142,47 @@ def gpu_cases(name: str, repeats: int) -> list[Case]:
             )
             found.append(case)
     return found
+
+
+def gpu_training_cases(name: str, repeats: int) -> list[Case]:
+    """Forward and backward by the tile kernels against cuBLAS, in bfloat16; ReLU, weak at random.
+
+    The kernels are taken whatever `kernels.crossover` says, so that its table can be found.
+    """
+    from triton.testing import do_bench
+
+    from kernels import crossover
+
+    d_h, d_f = SHAPES[name]
+    device = torch.cuda.get_device_name()
+    taken = {device: crossover.Tiling(0, 0, {torch.bfloat16: 1.0})}
+    found = []
+    for weak in TRAINED_WEAK:
+        layers = Layers(d_h, d_f, TRAINED_TOKENS, weak, device="cuda", dtype=torch.bfloat16)
+        sparse, dense = (
+            partial(_trained, ffn.requires_grad_(), layers.x)
+            for ffn in (layers.sparse[0], layers.dense[0])
+        )
+        with mock.patch.object(crossover, "TILING", taken):
+            case = compare(
+                f"training, GPU, {name}, {TRAINED_TOKENS} tokens, {weak:.0%} weak",
+                partial(do_bench, sparse),
+                partial(do_bench, dense),
+                baseline_name="cuBLAS, dense",
+                unit="ms",
+                better="lower",
+                repeats=repeats,
+            )
+        found.append(case)
+    return found
+
+
+@torch.enable_grad()
+def _trained(ffn: GatedFFN, x: Tensor) -> None:
+    """A forward and a backward, with derivatives by x and the weights."""
+    x = x.detach().requires_grad_()
+    y = ffn(x)
+    torch.autograd.grad(y, [x, *ffn.parameters()], torch.ones_like(y))
 
 
 def _holding(weight: Tensor) -> nn.Linear:

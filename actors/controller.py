@@ -8,8 +8,9 @@ What survives lives in the store: which checkpoints are complete, which are meas
 attempt is the newest. A controller that is started again finds all of it there. `tick` asks Ray
 what is ready, goes on with it, and never waits; `wait` returns when there may be more.
 
-Runs that wait for room ask Ray for it one or two at a time, so that the studies of a cluster get
-what becomes free in turns, and in their order. Measurers have GPUs of their own.
+Runs that wait for room ask Ray for it one or two at a time, in the study's order: Ray serves those
+who ask in no order, so that studies on one cluster get about equally much of what becomes free.
+Measurers have GPUs of their own.
 """
 
 from __future__ import annotations

@@ -60,8 +60,10 @@ Table = dict[torch.dtype, tuple[Crossover, ...]]
 # AMD EPYC (Zen 3, AVX2), one thread; 768 x 1920 and 2304 x 5760.
 COMPILED_MEDIUM: Table = {
     torch.float32: (
-        Crossover(8, False, 0.75),
-        Crossover(16, False, 0.5),
+        Crossover(2, True, 1.0),
+        Crossover(4, True, 0.8),
+        Crossover(8, False, 0.3),
+        Crossover(16, False, 0.2),
         Crossover(64, False, 0.1),
     ),
     torch.bfloat16: (Crossover(1, False, 1.0), Crossover(ANY, True, 1.0)),

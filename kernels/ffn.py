@@ -12,6 +12,7 @@ What counts as active is defined in `kernels.activity`, once.
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable
 
@@ -113,9 +114,8 @@ class GatedFFN(nn.Module):
             self.thresholds = rule.thresholds.to(self.w_out.weight.device)
         self.activation = name_of(self.sigma)
         self.exact = True
-        device = self.w_out.weight.device
-        if not measured(device):
-            log.warning("%s has no table in kernels/crossover.py: computing densely", device)
+        if not measured(self.w_out.weight.device):
+            _say_dense(self.w_out.weight.device)
 
     def use_dense(self) -> None:
         """From now on compute all neurons again, with W_out as torch's products like it best."""
@@ -181,3 +181,9 @@ class GatedFFN(nn.Module):
 
     def _weights(self) -> tuple[Tensor, Tensor, Tensor]:
         return self.w_gate.weight, self.w_in.weight, self.w_out.weight
+
+
+@functools.cache
+def _say_dense(device: torch.device) -> None:
+    """Once, not for each layer."""
+    log.warning("%s has no table in kernels/crossover.py: computing densely", device)

@@ -14,8 +14,8 @@ from kernels.ops import packed
 from kernels.thresholds import NeuronThresholds
 from kernels.tiled import tile_outputs, tile_products, tiled_output
 
-SHAPES = [(1, 1, 1), (3, 7, 13), (33, 40, 65), (70, 130, 45)]
-"""Tokens, d_h, d_f: less than a tile, and one more."""
+SHAPES = [(1, 1, 1), (3, 7, 13), (33, 40, 65), (70, 130, 150)]
+"""Tokens, d_h, d_f: less than what a program takes together, and more."""
 
 
 @pytest.fixture(autouse=True)
