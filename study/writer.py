@@ -169,6 +169,9 @@ class TableWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if error is not None:
+            # One more try: whoever failed does not wait for a disk that refuses as well.
+            self._patience_seconds = 0.0
         try:
             self.close()
         except StoreError as lost:

@@ -269,7 +269,7 @@ def test_the_error_of_the_body_is_the_one_that_is_raised(tmp_path):
     block(store)
 
     def body() -> None:
-        with open_writer(store, patience_seconds=0.1) as writer:
+        with open_writer(store, patience_seconds=1e6) as writer:
             writer.append(0, [step_row(0)])
             raise KeyError("mine")
 
