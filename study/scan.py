@@ -104,7 +104,7 @@ class TableSource:
             for batch in batches:
                 rows = batch if predicate is None or pushed is not None else batch.filter(predicate)
                 # Of no column polars would take no row either, and count none.
-                yield rows if columns is None else rows.select(columns or ["run"])
+                yield rows if columns is None else rows[columns or ["run"]]
                 left = None if left is None else left - len(batch)
             runs = runs[count:]
 
