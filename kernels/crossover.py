@@ -70,7 +70,8 @@ COMPILED_MEDIUM: Table = {
 }
 COMPILED_LARGE: Table = {
     torch.float32: (
-        Crossover(8, True, 1.0),
+        Crossover(4, True, 1.0),
+        Crossover(8, True, 0.7),
         Crossover(16, True, 0.7),
         Crossover(64, False, 0.1),
     ),
