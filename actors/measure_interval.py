@@ -23,6 +23,9 @@ from actors.measure_tokens import Sequences
 DRAWS = 400
 """Bootstrap draws."""
 
+LONGEST_MOVE = 50.0
+"""Of log(ratio), upwards: from next to nothing to all neurons. Untrained models know no bounds."""
+
 SMALLEST_SHARE = 0.05
 """A drawn perplexity rise counts as at least this share of the measured one."""
 
@@ -118,6 +121,6 @@ def ratio_intervals(
         measured = np.maximum(drawn_means(report, np.ones((1, len(active[0]))), active), 1e-300)
         # Independent halves: any pairing of their draws will do, so long as it is not the same.
         moves = chosen.densities[:, None] / measured * np.roll(chosen.shifts, 1, 1)
-        ratios = np.minimum(ratios * np.exp(-moves), 1)
+        ratios = np.minimum(ratios * np.exp(np.minimum(-moves, LONGEST_MOVE)), 1)
     low, high = np.quantile(ratios.mean(0), [0.025, 0.975])
     return np.quantile(ratios, [0.025, 0.975], axis=1).T, (float(low), float(high))
