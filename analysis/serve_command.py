@@ -47,7 +47,7 @@ def serve(
     Reads the store alone: works while the study runs, anywhere, and when nothing runs. The page of
     a study is /studies/STUDY, of one of its runs /studies/STUDY#RUN.
 
-    New measurements are fitted within about a second, and the fits appended to the store. Beside a
+    New measurements are fitted within seconds, and the fits appended to the store. Beside a
     `sparsing run` of the same study, whose own law service does that too, they take turns; no
     curve is fitted twice. With --no-refit nothing is written: the fits are those that `sparsing
     run`, or another `sparsing serve`, makes.
