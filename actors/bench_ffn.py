@@ -114,7 +114,6 @@ def block(call: Callable[[int], object]) -> Callable[[], float]:
 
 def gpu_cases(name: str, repeats: int) -> list[Case]:
     """The Triton decode kernels against cuBLAS, in bfloat16."""
-    from triton.testing import do_bench
 
     from kernels.ops import decode_output, packed
 
@@ -131,16 +130,8 @@ def gpu_cases(name: str, repeats: int) -> list[Case]:
             plain = GatedFFN.of(_holding(w_gate), ffn.w_in, ffn.w_out, functional.relu)
             arguments = (x, w_gate, ffn.w_in.weight, packed(ffn.w_out.weight), "relu")
             sparse, dense = partial(decode_output, *arguments), partial(plain, x)
-            case = compare(
-                f"decode, GPU, {name}, {tokens} tokens, {weak:.0%} weak",
-                partial(do_bench, sparse),
-                partial(do_bench, dense),
-                baseline_name="cuBLAS, dense",
-                unit="ms",
-                better="lower",
-                repeats=repeats,
-            )
-            found.append(case)
+            case = f"decode, GPU, {name}, {tokens} tokens, {weak:.0%} weak"
+            found.append(_gpu_case(case, sparse, dense, repeats))
     return found
 
 
@@ -149,8 +140,6 @@ def gpu_training_cases(name: str, repeats: int) -> list[Case]:
 
     The kernels are taken whatever `kernels.crossover` says, so that its table can be found.
     """
-    from triton.testing import do_bench
-
     from kernels import crossover
 
     d_h, d_f = SHAPES[name]
@@ -163,18 +152,26 @@ def gpu_training_cases(name: str, repeats: int) -> list[Case]:
             partial(_trained, ffn.requires_grad_(), layers.x)
             for ffn in (layers.sparse[0], layers.dense[0])
         )
+        case = f"training, GPU, {name}, {TRAINED_TOKENS} tokens, {weak:.0%} weak"
         with mock.patch.object(crossover, "TILING", taken):
-            case = compare(
-                f"training, GPU, {name}, {TRAINED_TOKENS} tokens, {weak:.0%} weak",
-                partial(do_bench, sparse),
-                partial(do_bench, dense),
-                baseline_name="cuBLAS, dense",
-                unit="ms",
-                better="lower",
-                repeats=repeats,
-            )
-        found.append(case)
+            found.append(_gpu_case(case, sparse, dense, repeats))
     return found
+
+
+def _gpu_case(
+    case: str, sparse: Callable[[], object], dense: Callable[[], object], repeats: int
+) -> Case:
+    from triton.testing import do_bench
+
+    return compare(
+        case,
+        partial(do_bench, sparse),
+        partial(do_bench, dense),
+        baseline_name="cuBLAS, dense",
+        unit="ms",
+        better="lower",
+        repeats=repeats,
+    )
 
 
 @torch.enable_grad()

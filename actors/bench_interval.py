@@ -25,7 +25,7 @@ from actors.measure_model import Subject
 from actors.measure_search import Probe, search_cett
 from actors.measure_tokens import Sequences
 from actors.model import ModelConfig
-from study.bench import Case
+from study.bench import Case, measured_once
 from study.load import load_study
 
 P_PERCENT = 1.0
@@ -101,15 +101,12 @@ def _halves(everything: Sequences, samples: int) -> Iterator[tuple[Sequences, Se
 
 
 def _case(sample: str, samples: int, what: str, held: list[bool]) -> Case:
-    share = float(np.mean(held))
-    return Case(
-        case=f"{what}, {sample}",
-        value=share,
+    return measured_once(
+        f"{what}, {sample}",
+        float(np.mean(held)),
+        NOMINAL,
+        baseline_name="nominal",
         unit=f"of {samples} intervals",
-        baseline="nominal",
-        baseline_value=NOMINAL,
-        ratio=share / NOMINAL,
         better="higher",
         repeats=samples,
-        spread=0.0,
     )

@@ -39,7 +39,7 @@ from actors.measure_search import Probe, search_cett
 from actors.measure_tokens import Sequences, of_half
 from actors.model import ModelConfig
 from kernels.activity import Cett, at_least, contributions, out_norms
-from study.bench import Case
+from study.bench import Case, measured_once
 from study.errors import SparsingError
 from study.load import load_study
 
@@ -290,13 +290,11 @@ def _case(
     name: str, values: tuple[float, ...], unit: str, repeats: int = 1, spread: float = 0.0
 ) -> Case:
     """A case from (ours, the reference's); the reference runs once."""
-    return Case(
-        case=name,
-        value=values[0],
+    return measured_once(
+        name,
+        *values,
+        baseline_name="nested bisection, run once",
         unit=unit,
-        baseline="nested bisection, run once",
-        baseline_value=values[1],
-        ratio=values[1] / values[0],
         better="lower",
         repeats=repeats,
         spread=spread,

@@ -28,7 +28,7 @@ from actors.assignment import Assignment
 from actors.controller import Controller
 from actors.gang import Gang
 from actors.watchdog import Beat, Pulse
-from study.bench import Case
+from study.bench import Case, measured_once
 from study.bench_store import SEQUENCE_TOKENS, bench_study, step_rows
 from study.checkpoint_folders import MARKER, checkpoint_folder
 from study.definition import Resources, Study
@@ -43,8 +43,7 @@ RUN_SECONDS = (30.0, 60.0)
 ROW_SECONDS = 1.0
 WAIT_SECONDS = 0.5
 IDLE_BAR_PERCENT, CPU_BAR_PERCENT, MEMORY_BAR_BYTES = 2.0, 10.0, 500e6
-MIB = 2**20
-OBJECT_STORE_BYTES = 80 * MIB
+OBJECT_STORE_BYTES = 80 * 2**20
 
 
 class Seats:
@@ -240,14 +239,4 @@ def cases(repeats: int) -> list[Case]:
 
 
 def _case(name: str, value: float, unit: str, bar: float) -> Case:
-    return Case(
-        case=name,
-        value=value,
-        unit=unit,
-        baseline="the bar",
-        baseline_value=bar,
-        ratio=bar / value,
-        better="lower",
-        repeats=1,
-        spread=0.0,
-    )
+    return measured_once(name, value, bar, baseline_name="the bar", unit=unit, better="lower")

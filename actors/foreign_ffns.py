@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from kernels.ffn import GatedFFN
 from study.errors import DefinitionError
+from study.messages import nearest_key
 
 PROJECTIONS = ("gate_proj", "up_proj", "down_proj")
 """Linear layers of a gated FFN, as the Llama family and its like name them."""
@@ -71,10 +71,10 @@ def check_activation(config: Any, folder: Path) -> None:
 
     name = activation_name(config.get_text_config())
     if name != "?" and name not in ACT2FN:
-        near = difflib.get_close_matches(name, ACT2FN, n=3) or sorted(ACT2FN)[:3]
+        near = nearest_key(name, ACT2FN) or "silu"
         raise DefinitionError(
             f"{folder}: its activation function {name!r} is unknown; correct hidden_act in "
-            f"config.json (such as {', '.join(near)})"
+            f"config.json (such as {near})"
         )
 
 

@@ -9,6 +9,7 @@ A device without a measured table computes densely.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 import torch
@@ -86,6 +87,11 @@ DECODING: dict[str, Decoding] = {}
 """By the GPU's name, as `torch.cuda.get_device_name` says it."""
 TILING: dict[str, Tiling] = {}
 """As `DECODING`."""
+
+
+def on_triton(device: torch.device) -> bool:
+    """Whether Triton computes there: on GPUs, and on processors where it interprets."""
+    return device.type != "cpu" or os.environ.get("TRITON_INTERPRET") == "1"
 
 
 def measured(device: torch.device) -> bool:

@@ -16,7 +16,6 @@ W_out is stored packed (`packed`): (d_h, d_f) with strides (1, d_h), a neuron's 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -27,7 +26,7 @@ from torch.nn import functional
 from kernels import cpu_ffn
 from kernels.activations import ACTIVATIONS
 from kernels.activity import at_least
-from kernels.crossover import sparse_pays
+from kernels.crossover import on_triton, sparse_pays
 
 
 def packed(w_out: Tensor) -> Tensor:
@@ -130,7 +129,7 @@ def _decode_output(
     Raises:
         ValueError, TypeError: as `neuron_products`.
     """
-    if x.device.type != "cpu" or os.environ.get("TRITON_INTERPRET") == "1":
+    if on_triton(x.device):
         # Here, for a process without a GPU need not pay for loading Triton.
         from kernels import triton_decode
 

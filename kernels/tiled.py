@@ -12,15 +12,13 @@ Where a GPU was not measured, or too much is listed for leaving out to pay, they
 
 from __future__ import annotations
 
-import os
-
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from kernels import naive
 from kernels.activity import at_least
-from kernels.crossover import tiles_pay
+from kernels.crossover import on_triton, tiles_pay
 
 
 def tiled_output(
@@ -57,7 +55,7 @@ def tile_products(x: Tensor, w: Tensor, active: Tensor) -> Tensor:
         TypeError: a type is wrong.
     """
     _check(x, w, active, (len(x), len(w)), w.shape[1:] == x.shape[1:])
-    if not _on_tiles(x):
+    if not on_triton(x.device):
         return naive.products(x, w, active)
     from kernels import triton_tiles
 
@@ -80,7 +78,7 @@ def tile_outputs(values: Tensor, b: Tensor, active: Tensor) -> Tensor:
         ValueError, TypeError: as `tile_products`.
     """
     _check(values, b, active, tuple(values.shape), len(b) == values.shape[-1])
-    if not _on_tiles(values):
+    if not on_triton(values.device):
         return naive.outputs(values, b, active)
     from kernels import triton_tiles
 
@@ -141,11 +139,6 @@ def _gate_backward(ctx, grad: Tensor):  # type: ignore[no-untyped-def]
 tile_products.register_autograd(_products_backward, setup_context=_save)
 tile_outputs.register_autograd(_outputs_backward, setup_context=_save)
 gate_products.register_autograd(_gate_backward, setup_context=_save)
-
-
-def _on_tiles(x: Tensor) -> bool:
-    """Whether Triton computes: on GPUs, or interpreted."""
-    return x.device.type != "cpu" or os.environ.get("TRITON_INTERPRET") == "1"
 
 
 def _check(

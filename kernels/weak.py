@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-
 import torch
 from torch import Tensor
 
 from kernels import naive
+from kernels.crossover import on_triton
 
 
 @torch.library.custom_op("sparsing::weak_outputs", mutates_args=())
@@ -40,7 +39,7 @@ def weak_outputs(z: Tensor, norms: Tensor, columns: Tensor, eps: float) -> tuple
             f"z {z.dtype}, W_out {columns.dtype}, norms {norms.dtype}: the first two must be of "
             "one type, norms of float32"
         )
-    if z.device.type == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
+    if not on_triton(z.device):
         return naive.weak_outputs(z, norms, columns, eps)
     from kernels import triton_weak
 

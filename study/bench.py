@@ -70,7 +70,7 @@ def compare(
         else:
             mine, theirs = ours(), baseline()
         pairs.append((mine, theirs))
-    ratios = [m / t if better == "higher" else t / m for m, t in pairs]
+    ratios = [_ratio(mine, theirs, better) for mine, theirs in pairs]
     ratio = statistics.median(ratios)
     return Case(
         case=case,
@@ -83,6 +83,35 @@ def compare(
         repeats=repeats,
         spread=(max(ratios) - min(ratios)) / ratio,
     )
+
+
+def measured_once(
+    case: str,
+    value: float,
+    baseline_value: float,
+    *,
+    baseline_name: str,
+    unit: str,
+    better: str,
+    repeats: int = 1,
+    spread: float = 0.0,
+) -> Case:
+    """A case of two figures that are there already; the baseline may be a bar."""
+    return Case(
+        case=case,
+        value=value,
+        unit=unit,
+        baseline=baseline_name,
+        baseline_value=baseline_value,
+        ratio=_ratio(value, baseline_value, better),
+        better=better,
+        repeats=repeats,
+        spread=spread,
+    )
+
+
+def _ratio(value: float, baseline_value: float, better: str) -> float:
+    return value / baseline_value if better == "higher" else baseline_value / value
 
 
 def machine() -> str:

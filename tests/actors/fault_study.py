@@ -142,8 +142,7 @@ class Playing:
 
     def attempt(self) -> int:
         """The newest that has trained; 0 before the first."""
-        states = self.store.scan("runs").filter(pl.col("state") == "training")
-        return states.select(pl.col("attempt").max()).collect().item() or 0
+        return newest_attempt(self.store)
 
     def rows(self) -> int:
         """Steps in the store."""
@@ -225,6 +224,12 @@ VICTIMS = {
     "laws": Playing.lose_laws,
     "controller": Playing.lose_controller,
 }
+
+
+def newest_attempt(store: StudyStore) -> int:
+    """The newest that has trained; 0 before the first."""
+    states = store.scan("runs").filter(pl.col("state") == "training")
+    return states.select(pl.col("attempt").max()).collect().item() or 0
 
 
 def assert_same_rows(found: StudyStore, expected: StudyStore, tolerance: float) -> None:

@@ -11,11 +11,10 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import polars as pl
 import psutil
 import pytest
 import yaml
-from fault_study import assert_same_rows, definition
+from fault_study import assert_same_rows, definition, newest_attempt
 
 from study.store import StudyStore
 
@@ -59,8 +58,7 @@ class Terminal:
 
     def attempt(self) -> int:
         """The newest that has trained; 0 before the first."""
-        states = self.store.scan("runs").filter(pl.col("state") == "training")
-        return states.select(pl.col("attempt").max()).collect().item() or 0
+        return newest_attempt(self.store)
 
     def until(self, condition: Callable[[], bool]) -> None:
         deadline = time.monotonic() + PATIENCE_SECONDS
