@@ -2,72 +2,34 @@
 
 The folders are listed when the frame is collected, and again when a file vanishes because it was
 sealed or merged meanwhile: then a larger one is there. So one `collect` sees one state of each
-stream, however long ago the frame was made. Some runs at a time are read, and are in memory before
-their first row is handed on.
+stream, however long ago the frame was made. Some runs at a time are read; all their files are open
+before their first row is handed on.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
 from functools import cached_property, partial
+from itertools import chain
 from pathlib import Path
-from typing import TypeVar
+from typing import IO
 
 import polars as pl
 import pyarrow as pa
 from polars.io.plugins import register_io_source
 
-from study.log import Frame, LogContent, counting, decode, read_log
-from study.object_partition import read_streams, segment_rows
-from study.objects import ObjectPath, Place, in_parallel
-from study.partition import StreamFiles, list_streams
-from study.segments import read_footer
+from study.object_partition import segment_rows
+from study.objects import Place, in_parallel
+from study.snapshot import again_when_vanished, list_rows
 
 FILES_AT_ONCE = 256
-"""Segments that are read before the first row is handed on; more where one run has more."""
-LISTINGS = 100
-"""So often files that vanish are listed again."""
-T = TypeVar("T")
+"""Segments that are open at once; more where one run has more."""
+MOST_OPEN_FILES = 512
+"""Of a run that has more all rows are read before the first is handed on."""
 
 Folders = Callable[[], dict[str, Place]]
 """Folder of each run's files, by run, in order."""
-
-
-def read_logs(folder: Path, files: StreamFiles) -> Iterator[LogContent]:
-    """What counts of a stream's logs, in their order."""
-    return counting(read_log(_content(folder / log.name)) for log in files.logs)
-
-
-def _content(log: Path) -> memoryview:
-    """In Arrow's memory, which is used again: for megabytes quicker than new memory of Python's."""
-    with pa.OSFile(str(log)) as file:
-        return memoryview(file.read_buffer(file.size())).cast("B")
-
-
-def again_when_vanished(read: Callable[[], T]) -> T:
-    """What `read` returns, called again while a file that it listed is gone when it opens it."""
-    for _ in range(LISTINGS - 1):
-        try:
-            return read()
-        except FileNotFoundError:
-            continue
-    return read()
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """Where a table's rows are at one moment: each row once."""
-
-    segments: list[Path]
-    """Parquet files, of one run's stream after the other."""
-    tails: list[pa.Table]
-    """What is in no Parquet file yet; one table for each schema version."""
-    objects: list[ObjectPath]
-    """Parquet objects, in place of files where the store is on an object store."""
-    runs: int
-    """Of how many runs."""
 
 
 class TableSource:
@@ -101,96 +63,74 @@ class TableSource:
         folders = self._folders()
         runs = _runs_that_fit(list(folders), predicate if n_rows is None else None)
         wanted = list(self.schema) if columns is None else self._wanted(columns, predicate)
+        # Of no column polars would take no row either, and count none.
+        asked = wanted if columns is None else columns or ["run"]
         left = n_rows
         while runs and left != 0:
+            query = partial(_query, predicate=predicate, columns=asked, n_rows=left)
             some = {run: folders[run] for run in runs}
-            pushed = predicate if left is None else None
-            batches, count = again_when_vanished(partial(self._read, some, wanted, pushed, left))
+            read = partial(self._read, some, wanted, query, left)
+            batches, count = again_when_vanished(read)
             for batch in batches:
-                rows = batch if predicate is None or pushed is not None else batch.filter(predicate)
-                # Of no column polars would take no row either, and count none.
-                yield rows if columns is None else rows[columns or ["run"]]
-                left = None if left is None else left - len(batch)
+                if left is None:
+                    yield batch
+                    continue
+                left -= len(batch)
+                yield (batch if predicate is None else batch.filter(predicate)).select(asked)
             runs = runs[count:]
 
-    def snapshot(self) -> Snapshot:
-        """What the rows are in now."""
-        return again_when_vanished(lambda: self._snapshot(self._folders()))
+    def snapshot(self) -> tuple[list[str], list[pa.Table]]:
+        """What the rows are in now: Parquet files or objects, and what is in none of them."""
+
+        def look() -> tuple[list[str], list[pa.Table]]:
+            found = list_rows(self._folders(), self._newest)
+            return [str(path) for path in (*found.segments, *found.objects)], found.tails()
+
+        return again_when_vanished(look)
 
     def _read(
         self,
         folders: Mapping[str, Place],
         wanted: list[str],
-        predicate: pl.Expr | None,
+        query: Callable[[pl.LazyFrame], pl.LazyFrame],
         n_rows: int | None,
-    ) -> tuple[list[pl.DataFrame], int]:
-        """Rows of the first of these runs, `n_rows` at most, and of how many runs they are."""
-        found = self._snapshot(folders, n_rows, FILES_AT_ONCE)
-        read = in_parallel(lambda path: segment_rows(path, wanted), found.objects)
-        parts = [self._segments(found.segments).select(wanted)]
-        parts += [self._conform(rows, wanted) for rows in (*read, *found.tails)]
-        rows = pl.concat(parts, how="vertical")
-        rows = rows if n_rows is None else rows.head(n_rows)
-        rows = rows if predicate is None else rows.filter(predicate)
-        return list(rows.collect_batches(maintain_order=True)), found.runs
+    ) -> tuple[Iterator[pl.DataFrame], int]:
+        """What `query` makes of rows of the first of these runs, and of how many runs they are.
 
-    def _snapshot(
-        self,
-        folders: Mapping[str, Place],
-        enough_rows: float | None = None,
-        enough_files: float = math.inf,
-    ) -> Snapshot:
-        """Of all streams, or of the first that have so many rows or segments together."""
-        count = runs = 0
-        segments: list[Path] = []
-        objects: list[ObjectPath] = []
-        logs: dict[bytes, list[Frame]] = {}
-        for folder in folders.values():
-            runs += 1
-            if isinstance(folder, ObjectPath):
-                objects += self._objects(folder, logs)
-                continue
-            for files in list_streams(folder):
-                live = [each for each in read_logs(folder, files) if each.rows]
-                sealed = files.segments
-                if self._newest:
-                    live, sealed = live[-1:], sealed[-1:] if not live else ()
-                for content in live:
-                    logs.setdefault(content.schema, []).extend(self._frames(content))
-                segments += [folder / segment.name for segment in sealed]
-                if enough_rows is not None:
-                    count += sum(frame.rows for each in live for frame in self._frames(each))
-                    count += sum(read_footer(folder / segment.name)[2] for segment in sealed)
-            if len(segments) >= enough_files or (enough_rows is not None and count >= enough_rows):
-                break
-        tails = [decode(*each) for each in logs.items() if each[1]]
-        return Snapshot(segments, tails, objects, runs)
+        All files are open when this returns, so that it does not matter when one vanishes.
+        """
 
-    def _frames(self, content: LogContent) -> list[Frame]:
-        frames = [frame for frame in content.commits if frame.rows]
-        return frames[-1:] if self._newest else frames
+        def begin(*parts: pl.LazyFrame) -> Iterator[pl.DataFrame]:
+            rows = query(pl.concat(parts, how="vertical"))
+            return iter(rows.collect_batches(maintain_order=True))
 
-    def _objects(self, folder: ObjectPath, logs: dict[bytes, list[Frame]]) -> Iterator[ObjectPath]:
-        """A partition's segments; the commits of its logs are put into `logs`."""
-        for files, contents in read_streams(folder):
-            live = [content for content in contents if content.rows]
-            sealed = files.segments
-            if self._newest:
-                live, sealed = live[-1:], sealed[-1:] if not live else ()
-            for content in live:
-                logs.setdefault(content.schema, []).extend(content.commits)
-            yield from (folder / segment.name for segment in sealed)
+        found = list_rows(folders, self._newest, n_rows, FILES_AT_ONCE)
+        many = len(found.segments) > MOST_OPEN_FILES
+        with ExitStack() as files:
+            paths = found.segments
+            opened = [files.enter_context(open(p, "rb", buffering=0)) for p in paths if not many]
+            sealed = self._segments(opened or paths).select(wanted)
+            # Polars reads segments in threads of its own, and logs are read meanwhile.
+            batches = begin(sealed) if n_rows is None else iter(())
+            read = in_parallel(lambda path: segment_rows(path, wanted), found.objects)
+            others = [self._conform(rows, wanted) for rows in (*read, *found.tails())]
+            if n_rows is not None:
+                batches = begin(sealed, *others)
+            elif others:
+                batches = chain(batches, begin(*others))
+            batches = iter(list(batches)) if many else batches
+            return _while_open(batches, files.pop_all()), found.runs
 
     def _wanted(self, columns: list[str], predicate: pl.Expr | None) -> list[str]:
         """The columns that are to be read, in the schema's order."""
         named = {*columns, *(predicate.meta.root_names() if predicate is not None else ())}
         return [name for name in self.schema if name in (named or {"run"})]
 
-    def _segments(self, paths: list[Path]) -> pl.LazyFrame:
-        if not paths:
+    def _segments(self, files: Sequence[Path] | Sequence[IO[bytes]]) -> pl.LazyFrame:
+        if not files:
             return pl.LazyFrame(schema=self.schema)
         return pl.scan_parquet(
-            paths,
+            files,  # type: ignore[arg-type]  # a sequence is enough
             schema=self.schema,
             glob=False,
             hive_partitioning=False,
@@ -212,6 +152,20 @@ class TableSource:
             for name in wanted
         ]
         return frame.lazy().with_columns(columns).select(wanted)
+
+
+def _query(
+    rows: pl.LazyFrame, predicate: pl.Expr | None, columns: list[str], n_rows: int | None
+) -> pl.LazyFrame:
+    """What is asked of rows; a limit counts before the filter, which then comes after."""
+    if n_rows is not None:
+        return rows.head(n_rows)
+    return (rows if predicate is None else rows.filter(predicate)).select(columns)
+
+
+def _while_open(batches: Iterator[pl.DataFrame], files: ExitStack) -> Iterator[pl.DataFrame]:
+    with files:
+        yield from batches
 
 
 def _runs_that_fit(runs: list[str], predicate: pl.Expr | None) -> Sequence[str]:

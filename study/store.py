@@ -38,8 +38,9 @@ from study.object_partition import footer_of, list_objects, read_streams
 from study.object_stream import stream_at
 from study.objects import ObjectPath, Place, in_parallel, place_of
 from study.partition import State, StreamFiles, list_streams, partition_state
-from study.scan import TableSource, again_when_vanished, read_logs
+from study.scan import TableSource
 from study.segments import as_schema, read_footer
+from study.snapshot import again_when_vanished, read_logs
 from study.tables import TABLES, Table
 from study.writer import TableWriter
 
@@ -159,12 +160,10 @@ class StudyStore:
                        "UNION ALL BY NAME FROM tail) GROUP BY run")
         """
         source = TableSource(_table(table).schema, lambda: self.folders(table, run))
-        found = source.snapshot()
+        files, tails = source.snapshot()
         schema = _table(table).schema
-        tails = [as_schema(rows, schema) for rows in found.tails]
-        return [str(path) for path in (*found.segments, *found.objects)], pa.concat_tables(
-            [schema.empty_table(), *tails]
-        )
+        parts = [as_schema(rows, schema) for rows in tails]
+        return files, pa.concat_tables([schema.empty_table(), *parts])
 
     def count_rows(self, table: str, run: str | None = None) -> int:
         """Rows of a table, or of one run; quick when asked again, for segments never change."""

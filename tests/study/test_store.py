@@ -13,6 +13,7 @@ from stores import step_row, tiny_store, tiny_study, write_rows
 
 from study.errors import DefinitionError, NotFoundError, SparsingError
 from study.partition import Segment
+from study.scan import TableSource
 from study.segments import SEQUENCE_NUMBERS, digest_of
 from study.store import StudyStore, list_studies
 from study.tables import TABLES
@@ -277,3 +278,19 @@ def test_many_segments_are_read_in_parts(tmp_path, monkeypatch):
         .equals(whole.filter(late).sort("run", "step"))
     )
     assert scan.head(4).filter(late).collect().height == 2
+
+
+@pytest.mark.parametrize("most_open", [0, 512])
+def test_files_may_vanish_while_their_rows_are_handed_on(tmp_path, monkeypatch, most_open):
+    """They are open by then; of a run that has too many to be open, the rows are in memory."""
+    monkeypatch.setattr("study.scan.MOST_OPEN_FILES", most_open)
+    store = tiny_store(tmp_path)
+    for at in range(150):
+        write_rows(store, "steps", "a", [step_row(at)], stream=f"s{at:03}")
+    store.seal("a")
+    source = TableSource(TABLES["steps"].schema, lambda: store.folders("steps", "a"))
+    batches = source._batches(["step"], None, None, None)
+    first = next(batches)
+    for file in store.partition("steps", "a").glob("*.parquet"):
+        file.unlink()
+    assert pl.concat([first, *batches])["step"].to_list() == list(range(150))

@@ -1,0 +1,149 @@
+"""Which files a table's rows are in at one moment, and what is in no Parquet file yet."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TypeVar
+
+import pyarrow as pa
+
+from study.log import Frame, LogContent, counting, decode, read_log
+from study.object_partition import read_streams
+from study.objects import ObjectPath, Place
+from study.partition import StreamFiles, list_streams
+from study.segments import read_footer
+
+LISTINGS = 100
+"""So often files that vanish are listed again."""
+T = TypeVar("T")
+
+
+def read_logs(folder: Path, files: StreamFiles) -> Iterator[LogContent]:
+    """What counts of a stream's logs, in their order."""
+    return counting(read_log(_content(folder / log.name)) for log in files.logs)
+
+
+def _content(log: Path) -> memoryview:
+    """In Arrow's memory, which is used again: for megabytes quicker than new memory of Python's."""
+    with pa.OSFile(str(log)) as file:
+        return memoryview(file.read_buffer(file.size())).cast("B")
+
+
+def again_when_vanished(read: Callable[[], T]) -> T:
+    """What `read` returns, called again while a file that it listed is gone when it opens it."""
+    for _ in range(LISTINGS - 1):
+        try:
+            return read()
+        except FileNotFoundError:
+            continue
+    return read()
+
+
+class _Stream:
+    """One stream as it was listed; its logs are read when they are first asked for.
+
+    newest: only its last commit, or its last segment where it has no log.
+    contents: of its logs, where they were read with the listing.
+    """
+
+    def __init__(
+        self,
+        folder: Place,
+        files: StreamFiles,
+        newest: bool,
+        contents: list[LogContent] | None = None,
+    ) -> None:
+        self._folder, self._files, self._newest = folder, files, newest
+        self._contents = contents
+
+    @cached_property
+    def live(self) -> list[tuple[bytes, list[Frame]]]:
+        """Schema and commits of each log that has rows."""
+        contents = self._contents
+        if contents is None:
+            assert isinstance(self._folder, Path)
+            contents = list(read_logs(self._folder, self._files))
+        frames = [(c.schema, [f for f in c.commits if f.rows]) for c in contents if c.rows]
+        return [(schema, of[-1:]) for schema, of in frames[-1:]] if self._newest else frames
+
+    @property
+    def segments(self) -> list[Place]:
+        """Its Parquet files, or objects."""
+        segments = self._files.segments
+        if self._newest:
+            segments = () if self.live else segments[-1:]
+        return [self._folder / segment.name for segment in segments]
+
+    def count_rows(self) -> int:
+        """How many rows it has, without reading them."""
+        live = sum(frame.rows for _, frames in self.live for frame in frames)
+        return live + sum(read_footer(path)[2] for path in self.segments)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Where a table's rows are at one moment: each row once."""
+
+    streams: list[_Stream]
+    """Of one run after the other."""
+    runs: int
+    """Of how many runs."""
+
+    @property
+    def segments(self) -> list[Path]:
+        """Parquet files."""
+        return [path for each in self.streams for path in each.segments if isinstance(path, Path)]
+
+    @property
+    def objects(self) -> list[ObjectPath]:
+        """Parquet objects, in place of files where the store is on an object store."""
+        return [p for each in self.streams for p in each.segments if isinstance(p, ObjectPath)]
+
+    def tails(self) -> list[pa.Table]:
+        """What is in no Parquet file yet; one table for each schema version. Read when called.
+
+        Raises FileNotFoundError when a log was sealed since it was listed.
+        """
+        logs: dict[bytes, list[Frame]] = {}
+        for stream in self.streams:
+            for schema, frames in stream.live:
+                logs.setdefault(schema, []).extend(frames)
+        return [decode(schema, frames) for schema, frames in logs.items() if frames]
+
+
+def list_rows(
+    folders: Mapping[str, Place],
+    newest: bool,
+    enough_rows: float | None = None,
+    enough_files: float = math.inf,
+) -> Snapshot:
+    """The streams of all runs, or of the first that have so many rows or segments together.
+
+    Args:
+        folders: of each run's files, by run, in order.
+        newest: only the last commit of each stream, or its last segment where it has no log.
+        enough_rows: see above.
+        enough_files: see above.
+    """
+    count = files = runs = 0
+    streams: list[_Stream] = []
+    for folder in folders.values():
+        runs += 1
+        new = _streams(folder, newest)
+        streams += new
+        files += sum(len(each.segments) for each in new)
+        if enough_rows is not None:
+            count += sum(each.count_rows() for each in new)
+        if files >= enough_files or (enough_rows is not None and count >= enough_rows):
+            break
+    return Snapshot(streams, runs)
+
+
+def _streams(folder: Place, newest: bool) -> list[_Stream]:
+    if isinstance(folder, ObjectPath):
+        return [_Stream(folder, files, newest, read) for files, read in read_streams(folder)]
+    return [_Stream(folder, files, newest) for files in list_streams(folder)]
