@@ -7,13 +7,16 @@ line, never for queries that come over a network.
 from __future__ import annotations
 
 import json
+import re
 import sys
+from collections.abc import Callable
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import click
 import polars as pl
-from polars.exceptions import PolarsError
+from polars.exceptions import PanicException, PolarsError
 from rich.console import Console
 from rich.table import Table
 
@@ -25,6 +28,11 @@ from study.tables import TABLES
 MAX_SHOWN_ROWS = 500
 UNLIMITED_WIDTH = 10_000
 """Columns where the output is no terminal: nothing is cut or wrapped."""
+CHANGING = re.compile(
+    r"(?:\s|;|--[^\n]*\n|/\*.*?\*/)*(alter|create|delete|drop|insert|merge|truncate|update)\b",
+    re.IGNORECASE | re.DOTALL,
+)
+"""A statement that would change tables; polars runs some, on its copy, and the store stays."""
 
 
 @click.command()
@@ -54,15 +62,20 @@ def query(
     if sum(option is not None for option in (form, parquet, arrow)) > 1:
         raise click.UsageError("--csv, --json, --parquet and --arrow exclude each other")
     store = StudyStore.open(root, study)
+    if changing := CHANGING.match(sql):
+        raise DefinitionError(
+            f"{changing[1].upper()} changes tables, and those of a store are only read; ask with "
+            "SELECT, WITH, FROM, VALUES, SHOW TABLES or EXPLAIN"
+        )
     try:
         result = ask(store, sql)
         if parquet:
-            result.sink_parquet(parquet)
+            _write(Path(parquet), result.sink_parquet)
         elif arrow:
-            result.sink_ipc(arrow)
+            _write(Path(arrow), result.sink_ipc)
         else:
             frame = result.collect()
-    except PolarsError as error:
+    except (PolarsError, PanicException) as error:
         raise DefinitionError(_explain(error)) from error
     if not parquet and not arrow:
         _print(frame, form)
@@ -73,7 +86,17 @@ def ask(store: StudyStore, sql: str) -> pl.LazyFrame:
     return pl.SQLContext({name: store.scan(name) for name in TABLES}).execute(sql)
 
 
-def _explain(error: PolarsError) -> str:
+def _write(file: Path, sink: Callable[[Path], object]) -> None:
+    """Write all of a file, or leave the one that was there."""
+    part = file.with_name(f".{file.name}.part")
+    try:
+        sink(part)
+        part.replace(file)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _explain(error: BaseException) -> str:
     """Polars' message without its plan, and what there is to ask for."""
     said = str(error).split("\n\nResolved plan")[0].strip()
     columns = "\n".join(

@@ -3,12 +3,14 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 
 import polars as pl
 import pytest
 from click.testing import CliRunner, Result
 from stores import step_row, tiny_store
 
+from study.errors import SparsingError
 from study.main import cli
 from study.query_command import MAX_SHOWN_ROWS
 from study.store import StudyStore
@@ -86,6 +88,7 @@ def test_every_table_can_be_asked_before_it_has_rows(root):
         ("SELEC loss FROM steps", "sql parser error"),
         ("SELECT foo(loss) FROM steps", "unsupported function 'foo'"),
         ("", "one statement"),
+        ("SELECT 1; SELECT 2", "one statement"),
     ],
 )
 def test_wrong_queries_say_what_there_is(root, sql, said):
@@ -93,6 +96,77 @@ def test_wrong_queries_say_what_there_is(root, sql, said):
     assert said.replace("one statement", "one (and only one) statement") in text
     assert "  steps: run, attempt, step, code_version, written_at, tokens, loss" in text
     assert "Resolved plan" not in text
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "DROP TABLE steps",
+        "delete from steps where step = 1",
+        "  -- tidy\n/* all of\nit */ TRUNCATE TABLE steps",
+        "CREATE TABLE mine AS SELECT * FROM steps",
+        "; UPDATE steps SET loss = 0",
+        "INSERT INTO steps VALUES (1)",
+    ],
+)
+def test_a_statement_that_would_change_tables_is_refused(root, sql):
+    verb = re.search(r"[A-Za-z]+(?= (?:TABLE|from|steps|INTO))", sql)
+    text = message(root, sql)
+    assert f"{verb[0].upper()} changes tables, and those of a store are only read" in text
+    assert json.loads(ask(root, "SELECT COUNT(*) AS n FROM steps", "--json").stdout) == [{"n": 10}]
+
+
+def test_what_a_name_says_is_no_statement(root):
+    assert ask(root, "SELECT 'drop table steps' AS \"delete\" FROM steps").exit_code == 0
+
+
+NAMES = ["steps", "runs", "no_such", '"steps"', "'steps'", "steps.loss", "(SELECT 1)", "steps; --"]
+FORMS = [
+    "SELECT * FROM {}",
+    "SELECT {} FROM steps",
+    "SELECT step FROM steps WHERE run = '{}'",
+    "SELECT step FROM steps WHERE {} IS NULL",
+    "SELECT step FROM steps ORDER BY {}",
+    "SELECT COUNT(*) FROM steps GROUP BY {}",
+    "SELECT step FROM steps LIMIT {}",
+    "WITH x AS (SELECT * FROM {}) SELECT * FROM x",
+    "SELECT * FROM steps JOIN {} USING (run)",
+    "SELECT * FROM steps UNION ALL SELECT * FROM {}",
+    "SELECT CAST({} AS INT) FROM steps",
+    "SELECT SUBSTR({}, -9223372036854775808, 9223372036854775807) FROM steps",
+    "EXPLAIN {}",
+]
+ODD = [
+    "(" * 200 + "SELECT 1" + ")" * 200,
+    "SELECT " + "-" * 300 + "1",
+    "SELECT " + "NOT " * 200 + "TRUE",
+    "SELECT '" + "x" * 100_000 + "'",
+    "SELECT 'unclosed FROM steps",
+    "SELECT /* unclosed FROM steps",
+    "SELECT \x00 FROM steps",
+    "SELECT \ud7ff\u202e FROM steps",
+    "SELECT 1/0, 0/0, 1e999, -9223372036854775808 - 1 FROM steps",
+    "SELECT * FROM steps LIMIT 99999999999999999999",
+    "SELECT * FROM read_csv('/no/such/file')",
+    "SELECT * FROM steps WHERE run LIKE '%(((((%' AND REGEXP_LIKE(run, '(((')",
+]
+
+
+@pytest.mark.parametrize("sql", [form.format(name) for form in FORMS for name in NAMES] + ODD)
+def test_hostile_queries_are_answered_or_refused_in_words(root, sql):
+    result = ask(root, sql)
+    code = getattr(result.exception, "exit_code", result.exit_code)
+    assert code in (0, 1, 2), result.exception
+    if result.exception:
+        assert isinstance(result.exception, (SparsingError, SystemExit, OSError))
+
+
+def test_a_query_that_fails_leaves_the_file_that_was_there(root, tmp_path):
+    file = tmp_path / "kept.parquet"
+    file.write_bytes(b"kept")
+    message(root, "SELECT CAST(run AS INT) FROM steps", "--parquet", str(file))
+    assert file.read_bytes() == b"kept"
+    assert not list(tmp_path.glob(".kept*"))
 
 
 @pytest.mark.parametrize("engine", ["in-memory", "streaming"])
