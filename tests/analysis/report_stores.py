@@ -14,6 +14,33 @@ from study.store import StudyStore
 
 DOMAINS = ("code", "prose")
 
+HOSTILE = (
+    "<script>document.title='stolen'</script>",
+    "<img src=x onerror=\"document.title='stolen'\">",
+    "\"><svg onload=document.title='stolen'>",
+    "' autofocus onfocus=document.title='stolen' x='",
+    "</title><script>document.title='stolen'</script>",
+    "{{ 7 * 7 }} {% raw %} ${7*7} #{7*7}",
+    "javascript:document.title='stolen'//",
+    "<iframe srcdoc=\"<script>parent.document.title='stolen'</script>\">",
+    "<style>*{display:none}</style><base href=//evil.example>",
+    'x="1"} 1\nsparsing_fake{a="\\',
+)
+AROUND = (
+    "{}",
+    "&{}",
+    "]]>{}",
+    "<!--{}",
+    "\\{}",
+    "</textarea>{}",
+    "\u202e{}",
+    "%3C{}",
+    "\n{}",
+    "`{}`",
+)
+INJECTIONS = [around.format(text) for text in HOSTILE for around in AROUND]
+"""A hundred texts that would be markup, labels or code where they are not escaped."""
+
 
 def small_study(**changes: Any) -> Study:
     """ReLU and SiLU, two seeds, two domains; the first of ten checkpoints is in the warm-up."""
@@ -138,3 +165,14 @@ def finished_store(root: Path, **changes: Any) -> StudyStore:
         write(store, "runs", run, [{"step": run.steps, "state": "done"}])
     refit(store, code_version="test")
     return store
+
+
+def hostile_store(root: Path) -> StudyStore:
+    """A hundred failed runs; each has an injection as its reason and device, and all are in the
+    description."""
+    seeds = list(range(len(INJECTIONS) // 2))
+    content = small_study().model_dump(include={"axes"})["axes"] | {"seed": seeds}
+    made = StudyStore.create(root, small_study(axes=content, description=" ".join(INJECTIONS)))
+    for run, text in zip(plan_runs(made.study), INJECTIONS, strict=True):
+        write(made, "runs", run, [{"step": 1, "state": "failed", "reason": text, "device": text}])
+    return made

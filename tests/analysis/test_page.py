@@ -5,7 +5,14 @@ from contextlib import contextmanager
 
 import pytest
 from browser import Browser
-from report_stores import small_study, write, write_measurements, write_training
+from report_stores import (
+    INJECTIONS,
+    hostile_store,
+    small_study,
+    write,
+    write_measurements,
+    write_training,
+)
 from test_report import contrast
 
 from analysis.follow import FollowedStudy
@@ -18,33 +25,6 @@ from study.store import StudyStore
 
 TOKEN = "0123456789abcdef"
 ENTER, TAB = ("Enter", 13, "\r"), ("Tab", 9, "")
-
-HOSTILE = (
-    "<script>document.title='stolen'</script>",
-    "<img src=x onerror=\"document.title='stolen'\">",
-    "\"><svg onload=document.title='stolen'>",
-    "' autofocus onfocus=document.title='stolen' x='",
-    "</title><script>document.title='stolen'</script>",
-    "{{ 7 * 7 }} {% raw %} ${7*7} #{7*7}",
-    "javascript:document.title='stolen'//",
-    "<iframe srcdoc=\"<script>parent.document.title='stolen'</script>\">",
-    "<style>*{display:none}</style><base href=//evil.example>",
-    'x="1"} 1\nsparsing_fake{a="\\',
-)
-AROUND = (
-    "{}",
-    "&{}",
-    "]]>{}",
-    "<!--{}",
-    "\\{}",
-    "</textarea>{}",
-    "\u202e{}",
-    "%3C{}",
-    "\n{}",
-    "`{}`",
-)
-INJECTIONS = [around.format(text) for text in HOSTILE for around in AROUND]
-"""A hundred texts that would be markup, labels or code where they are not escaped."""
 
 
 @contextmanager
@@ -211,11 +191,7 @@ def test_a_theme_can_be_chosen_and_is_kept(page, store) -> None:
 
 
 def test_hostile_texts_stay_texts(page, tmp_path) -> None:
-    seeds = list(range(len(INJECTIONS) // 2))
-    content = small_study().model_dump(include={"axes"})["axes"] | {"seed": seeds}
-    made = StudyStore.create(tmp_path, small_study(axes=content, description=" ".join(INJECTIONS)))
-    for run, text in zip(plan_runs(made.study), INJECTIONS, strict=True):
-        write(made, "runs", run, [{"step": 1, "state": "failed", "reason": text, "device": text}])
+    made = hostile_store(tmp_path)
     with serving(made) as url:
         page.open(f"{url}/studies/{made.study_id}")
         page.until(f"document.querySelectorAll('#troubles li').length == {len(INJECTIONS)}")

@@ -11,7 +11,9 @@ from browser import chromium
 from click.testing import CliRunner
 from matplotlib.colors import to_rgb
 from report_stores import (
+    INJECTIONS,
     finished_store,
+    hostile_store,
     small_study,
     write,
     write_measurements,
@@ -133,6 +135,15 @@ def test_empty_study_says_what_is_missing(tmp_path) -> None:
     assert "No step has been trained yet." in text
     assert "4 planned" in text
     assert main_figure(store).axes == []
+
+
+def test_hostile_texts_stay_texts(tmp_path) -> None:
+    page = Page(render_report(hostile_store(tmp_path)))
+    assert not {"script", "iframe", "img", "base", "textarea", "link"} & set(page.tags)
+    assert page.tags.count("style") == page.tags.count("title") == 1
+    assert all(reference.startswith("#") for reference in page.references)
+    for text in INJECTIONS:
+        assert text.strip() in page.text
 
 
 def test_half_way_study_with_one_checkpoint_and_a_failed_run(tmp_path) -> None:

@@ -18,7 +18,14 @@ import pytest
 from click.testing import CliRunner
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from real_prometheus import needs_prometheus, prometheus, wait_until
-from report_stores import finished_store, small_study, write, write_measurements, write_training
+from report_stores import (
+    finished_store,
+    hostile_store,
+    small_study,
+    write,
+    write_measurements,
+    write_training,
+)
 
 from analysis.commands import laws, predict
 from analysis.follow import FollowedStudy
@@ -168,6 +175,13 @@ def test_long_tables_come_in_many_batches(ask, store, monkeypatch) -> None:
         ("/nothing", 404, "/nothing"),
         ("/api/studies/other-12345678", 404, STUDY),
         (f"/api/studies/..%2f{STUDY}", 404, STUDY),
+        (f"/studies/..%2f..%2f{STUDY}", 404, STUDY),
+        ("/studies/%00", 404, STUDY),
+        ("/page/..%2fpages.py", 404, "pages"),
+        ("/page/%2e%2e%2fpages.py", 404, "pages"),
+        ("/page/..%5cpages.py", 404, "pages"),
+        ("/page/%2fetc%2fpasswd", 404, ""),
+        ("/page/live.js%00.css", 404, "pages"),
         ("/studies/other/report", 404, STUDY),
         (f"/api/studies/{STUDY}/runs/none", 404, RUN),
         (f"/api/studies/{STUDY}/tables/none", 404, "sparsity"),
@@ -215,6 +229,20 @@ def test_all_studies_are_in_one_exposition(store, tmp_path) -> None:
     assert of == {STUDY: 4, other.study_id: 0}
     assert STUDY in index
     assert other.study_id in index
+
+
+def test_hostile_texts_are_no_metrics(tmp_path) -> None:
+    """A reason may be any text: of a failure the metrics have the kind alone."""
+    store = hostile_store(tmp_path)
+    runs = {run.id for run in plan_runs(store.study)}
+    with served(store) as asking:
+        body = asking("/metrics", Accept="application/openmetrics-text; version=1.0.0").body
+    samples = [sample for family in openmetrics(body.decode()) for sample in family.samples]
+    assert {each.labels.get("run", RUN) for each in samples} == runs
+    assert {each.labels["study"] for each in samples} == {store.study_id}
+    assert all(each.name.startswith("sparsing_") for each in samples)
+    for trace in (b"stolen", b"fake", b"evil", b"7 * 7"):
+        assert trace not in body
 
 
 def test_a_token_is_asked_for_but_for_the_health(store) -> None:
