@@ -40,6 +40,7 @@ class FollowedStudy:
         self._stopping = threading.Event()
         self._error: str | None = None
         self._looked_at: float | None = None
+        self._made = time.monotonic()
         self._thread = threading.Thread(target=self._follow, name="refitter", daemon=True)
 
     def __enter__(self) -> FollowedStudy:
@@ -74,6 +75,11 @@ class FollowedStudy:
         since = time.monotonic() - self._looked_at
         behind = max(since, (self._refitter.lag_seconds() or 0.0) if self.refits else 0.0)
         return f"fits are {behind:.0f} s behind" if behind > BEHIND_SECONDS else None
+
+    def trouble(self) -> str | None:
+        """`problem`, but for a first look that has just begun: nobody needs to look at that."""
+        young = time.monotonic() - self._made < BEHIND_SECONDS
+        return None if young and self._looked_at is self._error is None else self.problem()
 
     def version(self) -> object:
         """Differs from what it was when a table got new rows since."""

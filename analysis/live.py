@@ -75,7 +75,7 @@ class LiveStudy:
         speeds = [run.tokens_per_second for run in status.runs if run.tokens_per_second]
         return {
             "study": self._store.study_id,
-            "health": health(status, self._followed.problem()).as_dict(),
+            "health": health(status, self._followed.trouble()).as_dict(),
             "finding": self._finding.get(),
             "tokens": sum(run.tokens for run in status.runs),
             "tokens_planned": sum(run.run.tokens for run in status.runs),
@@ -96,7 +96,7 @@ class LiveStudy:
         rows = self._store.scan("steps", run).select("step", "tokens", "loss")
         rows = rows.filter(pl.col("loss").is_finite())
         last = rows.unique("step", keep="last", maintain_order=True).sort("step").collect()
-        kept = last[_thin(len(last), LOSS_POINTS)]
+        kept = last[_evenly(len(last), LOSS_POINTS)]
         return {"tokens": kept["tokens"].to_list(), "loss": _short(kept["loss"].to_list())}
 
     def _data(self, status: StudyStatus) -> StudyData:
@@ -153,13 +153,21 @@ class LiveStudy:
 
 
 def thinned(curve: Curve, most: int) -> dict[str, list[Any]]:
-    """At most `most` points of a curve, its first and its last among them."""
-    kept = _thin(len(curve.tokens), most)
+    """At most `most` points of a curve, its first and its last among them.
+
+    They are evenly spaced in the square root of tokens, for curves are steep at their beginning.
+    """
+    tokens = np.asarray(curve.tokens, float)
+    kept = list(range(len(tokens)))
+    if len(tokens) > most:
+        roots = np.linspace(tokens[0] ** 0.5, tokens[-1] ** 0.5, most)[1:-1]
+        between = np.searchsorted(tokens, roots**2)
+        kept = sorted({0, *between.tolist(), len(tokens) - 1})
     ratios = [curve.activation_ratio[i] for i in kept]
     return {"tokens": [curve.tokens[i] for i in kept], "ratios": _short(ratios)}
 
 
-def _thin(count: int, most: int) -> list[int]:
+def _evenly(count: int, most: int) -> list[int]:
     """At most `most` of `count` indices, evenly, the first and the last among them."""
     if count <= most:
         return list(range(count))
