@@ -21,11 +21,13 @@ class Problem(BaseModel):
     """What was wrong, and what to write instead."""
 
 
+# Not as a `model`, whose media type would be that of the page or table asked for.
+_JSON = {"application/json": {"schema": Problem.model_json_schema()}}
 ERRORS: dict[int | str, dict[str, Any]] = {
-    401: {"model": Problem, "description": "The token is missing or wrong."},
-    404: {"model": Problem, "description": "No such study, run or table."},
-    422: {"model": Problem, "description": "A parameter is wrong."},
-    503: {"model": Problem, "description": "The store cannot be read."},
+    401: {"content": _JSON, "description": "The token is missing or wrong."},
+    404: {"content": _JSON, "description": "No such study, run or table."},
+    422: {"content": _JSON, "description": "A parameter is wrong."},
+    503: {"content": _JSON, "description": "The store cannot be read."},
 }
 STATUS = {DefinitionError: 422, NotFoundError: 404}
 
@@ -48,7 +50,9 @@ def handle_errors(app: FastAPI) -> None:
         said = str(error.detail)
         if error.status_code == 404:
             said = f"there is no {request.url.path} here; /openapi.json says what there is"
-        return _answer(error.status_code, said)
+        answer = _answer(error.status_code, said)
+        answer.headers.update(error.headers or {})
+        return answer
 
     @app.exception_handler(OSError)
     @app.exception_handler(PolarsError)

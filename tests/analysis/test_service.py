@@ -60,8 +60,8 @@ class Answer(NamedTuple):
 Ask = Callable[..., Answer]
 
 
-def get(url: str, **headers: str) -> Answer:
-    request = urllib.request.Request(url, headers=headers)
+def get(url: str, method: str = "GET", **headers: str) -> Answer:
+    request = urllib.request.Request(url, headers=headers, method=method)
     try:
         with urllib.request.urlopen(request, timeout=60) as answer:
             return Answer(answer.status, answer.headers, answer.read())
@@ -77,9 +77,9 @@ def served(*stores: StudyStore, token: str | None = None, refits: bool = False) 
         if refits:
             (study,) = followed
             with study:
-                yield lambda path, **headers: get(server.url + path, **headers)
+                yield lambda path, *method, **headers: get(server.url + path, *method, **headers)
         else:
-            yield lambda path, **headers: get(server.url + path, **headers)
+            yield lambda path, *method, **headers: get(server.url + path, *method, **headers)
 
 
 @pytest.fixture(scope="module")
@@ -219,7 +219,15 @@ def test_what_the_service_offers_is_described(ask) -> None:
     assert {"/api/studies/{study}/laws", "/metrics", "/healthz"} <= set(description["paths"])
     parameters = description["paths"]["/api/studies/{study}/tables/{table}"]["get"]["parameters"]
     assert {each["name"] for each in parameters} == {"study", "table", "columns", "run", "limit"}
-    assert description["components"]["schemas"]["Problem"]["required"] == ["error"]
+    for path in ("/api/studies/{study}/tables/{table}", "/studies/{study}/report"):
+        refused = description["paths"][path]["get"]["responses"]["404"]["content"]
+        assert refused["application/json"]["schema"]["required"] == ["error"]
+        assert list(refused) == ["application/json"]
+
+
+def test_another_method_is_refused_and_told_which_are_allowed(ask) -> None:
+    refused = ask("/healthz", "DELETE")
+    assert (refused.status, refused.headers["allow"]) == (405, "GET")
 
 
 def test_all_studies_are_in_one_exposition(store, tmp_path) -> None:
