@@ -2,12 +2,15 @@
 
 The folders are listed when the frame is collected, and again when a file vanishes because it was
 sealed or merged meanwhile: then a larger one is there. So one `collect` sees one state of each
-stream, however long ago the frame was made. Some runs at a time are read; all their files are open
-before their first row is handed on.
+stream, however long ago the frame was made. Some runs at a time are read; all their files are open,
+or where those would be many in memory, before their first row is handed on.
 """
 
 from __future__ import annotations
 
+import math
+import resource
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import cached_property, partial
@@ -24,9 +27,9 @@ from study.objects import Place, in_parallel
 from study.snapshot import again_when_vanished, list_rows
 
 FILES_AT_ONCE = 256
-"""Segments that are open at once; more where one run has more."""
-MOST_OPEN_FILES = 512
-"""Of a run that has more all rows are read before the first is handed on."""
+"""Segments that are read at once, if one run has no more; polars takes two descriptors for each."""
+_STREAMING = threading.Lock()
+"""Held by the one scan that has its segments open; another at that time reads them into memory."""
 
 Folders = Callable[[], dict[str, Place]]
 """Folder of each run's files, by run, in order."""
@@ -97,19 +100,19 @@ class TableSource:
     ) -> tuple[Iterator[pl.DataFrame], int]:
         """What `query` makes of rows of the first of these runs, and of how many runs they are.
 
-        All files are open when this returns, so that it does not matter when one vanishes.
+        All files are open or read when this returns: it does not matter when one vanishes.
         """
 
         def begin(*parts: pl.LazyFrame) -> Iterator[pl.DataFrame]:
             rows = query(pl.concat(parts, how="vertical"))
             return iter(rows.collect_batches(maintain_order=True))
 
-        found = list_rows(folders, self._newest, n_rows, FILES_AT_ONCE)
-        many = len(found.segments) > MOST_OPEN_FILES
+        found = list_rows(
+            folders, self._newest, math.inf if n_rows is None else n_rows, FILES_AT_ONCE
+        )
         with ExitStack() as files:
-            paths = found.segments
-            opened = [files.enter_context(open(p, "rb", buffering=0)) for p in paths if not many]
-            sealed = self._segments(opened or paths).select(wanted)
+            sources = _opened(found.segments, files)
+            sealed = self._segments(sources or found.segments).select(wanted)
             # Polars reads segments in threads of its own, and logs are read meanwhile.
             batches = begin(sealed) if n_rows is None else iter(())
             read = in_parallel(lambda path: segment_rows(path, wanted), found.objects)
@@ -118,7 +121,7 @@ class TableSource:
                 batches = begin(sealed, *others)
             elif others:
                 batches = chain(batches, begin(*others))
-            batches = iter(list(batches)) if many else batches
+            batches = batches if sources else iter(list(batches))
             return _while_open(batches, files.pop_all()), found.runs
 
     def _wanted(self, columns: list[str], predicate: pl.Expr | None) -> list[str]:
@@ -161,6 +164,16 @@ def _query(
     if n_rows is not None:
         return rows.head(n_rows)
     return (rows if predicate is None else rows.filter(predicate)).select(columns)
+
+
+def _opened(paths: Sequence[Path], files: ExitStack) -> list[IO[bytes]]:
+    """The files, closed with `files`; none where too many would be open."""
+    soft_limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    few = len(paths) <= FILES_AT_ONCE and 4 * len(paths) <= soft_limit
+    if not few or not _STREAMING.acquire(blocking=False):
+        return []
+    files.callback(_STREAMING.release)
+    return [files.enter_context(open(path, "rb", buffering=0)) for path in paths]
 
 
 def _while_open(batches: Iterator[pl.DataFrame], files: ExitStack) -> Iterator[pl.DataFrame]:

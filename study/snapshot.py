@@ -118,28 +118,30 @@ class Snapshot:
 def list_rows(
     folders: Mapping[str, Place],
     newest: bool,
-    enough_rows: float | None = None,
-    enough_files: float = math.inf,
+    enough_rows: float = math.inf,
+    most_files: float = math.inf,
 ) -> Snapshot:
-    """The streams of all runs, or of the first that have so many rows or segments together.
+    """The streams of the first runs, until they have enough rows or no more may be listed.
 
     Args:
         folders: of each run's files, by run, in order.
         newest: only the last commit of each stream, or its last segment where it has no log.
-        enough_rows: see above.
-        enough_files: see above.
+        enough_rows: no more runs than have so many.
+        most_files: no more segments than these; but one run at least.
     """
     count = files = runs = 0
     streams: list[_Stream] = []
     for folder in folders.values():
-        runs += 1
         new = _streams(folder, newest)
-        streams += new
         files += sum(len(each.segments) for each in new)
-        if enough_rows is not None:
-            count += sum(each.count_rows() for each in new)
-        if files >= enough_files or (enough_rows is not None and count >= enough_rows):
+        if runs and files > most_files:
             break
+        streams += new
+        runs += 1
+        if enough_rows < math.inf:
+            count += sum(each.count_rows() for each in new)
+            if count >= enough_rows:
+                break
     return Snapshot(streams, runs)
 
 

@@ -280,17 +280,23 @@ def test_many_segments_are_read_in_parts(tmp_path, monkeypatch):
     assert scan.head(4).filter(late).collect().height == 2
 
 
-@pytest.mark.parametrize("most_open", [0, 512])
-def test_files_may_vanish_while_their_rows_are_handed_on(tmp_path, monkeypatch, most_open):
-    """They are open by then; of a run that has too many to be open, the rows are in memory."""
-    monkeypatch.setattr("study.scan.MOST_OPEN_FILES", most_open)
+@pytest.mark.parametrize("why", ["open", "too many", "too many are allowed", "another scan"])
+def test_files_may_vanish_while_their_rows_are_handed_on(tmp_path, monkeypatch, why):
+    """They are open by then, or where they cannot all be, the rows are in memory."""
     store = tiny_store(tmp_path)
     for at in range(150):
         write_rows(store, "steps", "a", [step_row(at)], stream=f"s{at:03}")
     store.seal("a")
+    if why == "too many":
+        monkeypatch.setattr("study.scan.FILES_AT_ONCE", 149)
+    if why == "too many are allowed":
+        monkeypatch.setattr("study.scan.resource.getrlimit", lambda _: (512, 1024))
     source = TableSource(TABLES["steps"].schema, lambda: store.folders("steps", "a"))
-    batches = source._batches(["step"], None, None, None)
+    other, batches = (source._batches(["step"], None, None, None) for _ in range(2))
+    first_of_other = [next(other)] if why == "another scan" else []
     first = next(batches)
     for file in store.partition("steps", "a").glob("*.parquet"):
         file.unlink()
     assert pl.concat([first, *batches])["step"].to_list() == list(range(150))
+    if first_of_other:
+        assert pl.concat([*first_of_other, *other])["step"].to_list() == list(range(150))
