@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import shlex
 import tempfile
 import time
@@ -29,6 +30,10 @@ from study.version import ROOT, VERSION_VARIABLE, code_version
 PACKAGES = ("study", "actors", "kernels", "analysis")
 DEFINITION = "study.json"
 POLL_SECONDS = 0.5
+SETTLE_SECONDS, LONG_AGO_SECONDS = 5.0, 300.0
+"""Ray goes on watching a job for some seconds after its end, by its id: a job that takes the id
+over meanwhile is called failed when the old one's supervisor is found dead. Clocks may differ by
+less than the second."""
 MOST_NODES = 10_000
 """Ray answers with no more."""
 
@@ -103,8 +108,11 @@ def submit_study(
             except RuntimeError as error:
                 if "already exists" not in str(error):
                     raise SparsingError(f"the cluster refuses the study: {error}") from error
-            if not client.get_job_status(study_id).is_terminal():
+            job = client.get_job_info(study_id)
+            if not job.status.is_terminal():
                 return False
+            if time.time() - (job.end_time or math.inf) / 1000 < LONG_AGO_SECONDS:
+                time.sleep(SETTLE_SECONDS)
             client.delete_job(study_id)
     return False
 

@@ -177,7 +177,8 @@ def test_a_submitted_study_outlives_driver_and_controller(head: RayHead, tmp_pat
     until(lambda: "\nsubmitted;" in "\n" + head.sparsing(*submit).stderr, "a finished one again")
     until(lambda: head.job(store.study_id)["end_time"], "its job has ended")
     job = head.job(store.study_id)
-    assert job["status"] == "SUCCEEDED", job
+    told = head.sparsing("logs", "handed", "--store", root, "--address", head.address)
+    assert job["status"] == "SUCCEEDED", f"{job['message']}\n{told.stdout}"
     assert attempts(store) == before
 
 
