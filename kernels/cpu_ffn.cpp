@@ -11,13 +11,16 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 namespace {
 
 #ifdef __AVX512F__
 constexpr int64_t LANES = 16;
+constexpr int MOST_TOGETHER = 4;  // tokens: two sums of two neurons for each, of 32 registers
 #else
 constexpr int64_t LANES = 8;
+constexpr int MOST_TOGETHER = 3;  // of 16
 #endif
 // Vectors of the compiler: whatever registers there are, it fills.
 typedef float Floats __attribute__((vector_size(4 * LANES)));
@@ -41,6 +44,14 @@ inline Floats load(const uint16_t* from) {
   return lanes;
 }
 
+// Stays in a register: GCC would read it again for each use, and reading is what takes the time.
+inline Floats kept(Floats lanes) {
+#ifdef __AVX__
+  asm("" : "+v"(lanes));
+#endif
+  return lanes;
+}
+
 inline float scalar(float value) { return value; }
 
 inline float scalar(uint16_t half) {
@@ -61,42 +72,93 @@ inline float rounded(float value, const uint16_t*) {
   return scalar(static_cast<uint16_t>(word >> 16));
 }
 
+// The sum of all lanes, in halves: lane i with lane i + HALF, and so on.
+template <int HALF = LANES / 2>
 inline float sum(Floats lanes) {
-  for (int64_t half = LANES / 2; half; half /= 2)
-    for (int64_t lane = 0; lane < half; ++lane) lanes[lane] += lanes[lane + half];
+#ifdef __clang__
+  for (int64_t lane = 0; lane < HALF; ++lane) lanes[lane] += lanes[lane + HALF];
+#else  // in registers, where GCC would put lanes into memory and loop over them
+  Words places;
+  for (int64_t lane = 0; lane < LANES; ++lane) places[lane] = (lane + HALF) % LANES;
+  lanes += __builtin_shuffle(lanes, places);
+#endif
+  if constexpr (HALF > 1) return sum<HALF / 2>(lanes);
   return lanes[0];
 }
 
-// Dot products of NEURONS rows with x, each in two sums.
-template <int NEURONS, typename Weight>
-inline void dot(const Weight* const* rows, const float* x, int64_t d_h, float* products) {
-  Floats even[NEURONS] = {}, odd[NEURONS] = {};
+// Dot products of NEURONS rows with TOKENS tokens, each in two sums.
+template <int NEURONS, int TOKENS, typename Weight>
+inline void dot(const Weight* const* rows, const float* const* x, int64_t d_h,
+                float (*products)[TOKENS]) {
+  Floats even[NEURONS][TOKENS] = {}, odd[NEURONS][TOKENS] = {};
   int64_t at = 0;
   for (; at + 2 * LANES <= d_h; at += 2 * LANES) {
-    const Floats first = load(x + at), second = load(x + at + LANES);
+    Floats of_x[2 * TOKENS];
+    for (int t = 0; t < TOKENS; ++t) {
+      of_x[t] = kept(load(x[t] + at));
+      of_x[TOKENS + t] = kept(load(x[t] + at + LANES));
+    }
     for (int n = 0; n < NEURONS; ++n) {
-      even[n] += load(rows[n] + at) * first;
-      odd[n] += load(rows[n] + at + LANES) * second;
+      const Floats first = kept(load(rows[n] + at));
+      for (int t = 0; t < TOKENS; ++t) even[n][t] += first * of_x[t];
+      const Floats second = kept(load(rows[n] + at + LANES));
+      for (int t = 0; t < TOKENS; ++t) odd[n][t] += second * of_x[TOKENS + t];
     }
   }
-  for (int n = 0; n < NEURONS; ++n) {
-    float rest = 0;
-    for (int64_t last = at; last < d_h; ++last) rest += scalar(rows[n][last]) * x[last];
-    products[n] = sum(even[n] + odd[n]) + rest;
+  for (int n = 0; n < NEURONS; ++n)
+    for (int t = 0; t < TOKENS; ++t) {
+      float rest = 0;
+      for (int64_t last = at; last < d_h; ++last) rest += scalar(rows[n][last]) * x[t][last];
+      products[n][t] = sum(even[n][t] + odd[n][t]) + rest;
+    }
+}
+
+// y += amounts[n] * rows[n] for NEURONS rows, one after the other, for TOKENS tokens.
+template <int NEURONS, int TOKENS, typename Weight>
+inline void add(const Weight* const* rows, const float (*amounts)[TOKENS], int64_t columns,
+                float* const* y) {
+  int64_t at = 0;
+  for (; at + LANES <= columns; at += LANES) {
+    Floats lanes[TOKENS];
+    for (int t = 0; t < TOKENS; ++t) lanes[t] = load(y[t] + at);
+    for (int n = 0; n < NEURONS; ++n) {
+      const Floats weights = kept(load(rows[n] + at));
+      for (int t = 0; t < TOKENS; ++t) lanes[t] += weights * amounts[n][t];
+    }
+    for (int t = 0; t < TOKENS; ++t) std::memcpy(y[t] + at, &lanes[t], sizeof lanes[t]);
+  }
+  for (; at < columns; ++at)
+    for (int n = 0; n < NEURONS; ++n)
+      for (int t = 0; t < TOKENS; ++t)
+        y[t][at] = std::fma(scalar(rows[n][at]), amounts[n][t], y[t][at]);
+}
+
+// Calls work(token, TOKENS) for all tokens, some together: what is read of the weights serves all.
+template <typename Work>
+inline void together(int64_t tokens, Work work) {
+  int64_t token = 0;
+  while (token < tokens) {
+    const int64_t left = tokens - token;
+    if (left >= MOST_TOGETHER && left != MOST_TOGETHER + 1) {
+      work(token, std::integral_constant<int, MOST_TOGETHER>());
+      token += MOST_TOGETHER;
+    } else if (left == 3) {
+      work(token, std::integral_constant<int, 3>());
+      token += 3;
+    } else if (left >= 2) {
+      work(token, std::integral_constant<int, 2>());
+      token += 2;
+    } else {
+      work(token, std::integral_constant<int, 1>());
+      token += 1;
+    }
   }
 }
 
-// y += amounts[n] * rows[n] for NEURONS rows, one after the other.
-template <int NEURONS, typename Weight>
-inline void add(const Weight* const* rows, const float* amounts, int64_t columns, float* y) {
-  int64_t at = 0;
-  for (; at + LANES <= columns; at += LANES) {
-    Floats lanes = load(y + at);
-    for (int n = 0; n < NEURONS; ++n) lanes += load(rows[n] + at) * amounts[n];
-    std::memcpy(y + at, &lanes, sizeof lanes);
-  }
-  for (; at < columns; ++at)
-    for (int n = 0; n < NEURONS; ++n) y[at] = std::fma(scalar(rows[n][at]), amounts[n], y[at]);
+inline bool any_zero(const float* values, int64_t begin, int64_t end) {
+  bool found = false;
+  for (int64_t at = begin; at < end; ++at) found |= values[at] == 0;
+  return found;
 }
 
 // What the products of a row become, and which of them are wanted at all.
@@ -105,23 +167,26 @@ inline void add(const Weight* const* rows, const float* amounts, int64_t columns
 struct Wanted {
   const float* gate;
   const float* thresholds;
+
+  template <typename Weight>
+  float finished(float value, int64_t place, const Weight* weights) const {
+    if (gate) value = rounded(gate[place] * rounded(value, weights), weights);
+    // Not `<`: a NaN is weak too, as in kernels/activity.py.
+    return thresholds && !(std::fabs(value) >= thresholds[place]) ? 0 : value;
+  }
 };
 
+// Of one token, neurons left out.
 template <typename Weight>
 inline void product_tile(const float* x, const Weight* weights, const int64_t* neurons,
                          int64_t begin, int64_t end, int64_t d_h, Wanted wanted, float* products) {
   const Weight* rows[4];
   int64_t places[4];
-  float values[4];
+  float values[4][1];
   int held = 0;
   const auto finish = [&]() {
-    for (int n = 0; n < held; ++n) {
-      float value = values[n];
-      if (wanted.gate) value = rounded(wanted.gate[places[n]] * rounded(value, weights), weights);
-      // Not `<`: a NaN is weak too, as in kernels/activity.py.
-      if (wanted.thresholds && !(std::fabs(value) >= wanted.thresholds[places[n]])) value = 0;
-      products[places[n]] = value;
-    }
+    for (int n = 0; n < held; ++n)
+      products[places[n]] = wanted.finished(values[n][0], places[n], weights);
     held = 0;
   };
   for (int64_t place = begin; place < end; ++place) {
@@ -132,12 +197,39 @@ inline void product_tile(const float* x, const Weight* weights, const int64_t* n
     rows[held] = weights + (neurons ? neurons[place] : place) * d_h;
     places[held++] = place;
     if (held == 4) {
-      dot<4>(rows, x, d_h, values);
+      dot<4, 1>(rows, &x, d_h, values);
       finish();
     }
   }
-  for (int n = 0; n < held; ++n) dot<1>(rows + n, x, d_h, values + n);
+  for (int n = 0; n < held; ++n) dot<1, 1>(rows + n, &x, d_h, values + n);
   finish();
+}
+
+// Of TOKENS tokens, no neuron left out.
+template <int TOKENS, typename Weight>
+inline void whole_product_tile(const float* const* x, const Weight* weights,
+                               const int64_t* neurons, int64_t begin, int64_t end, int64_t d_h,
+                               const Wanted* wanted, float* const* products) {
+  const auto finish = [&](int64_t place, const float* values) {
+    for (int t = 0; t < TOKENS; ++t)
+      products[t][place] = wanted[t].finished(values[t], place, weights);
+  };
+  const auto row = [&](int64_t place) {
+    return weights + (neurons ? neurons[place] : place) * d_h;
+  };
+  float values[2][TOKENS];
+  int64_t place = begin;
+  for (; place + 2 <= end; place += 2) {
+    const Weight* rows[] = {row(place), row(place + 1)};
+    dot<2, TOKENS>(rows, x, d_h, values);
+    finish(place, values[0]);
+    finish(place + 1, values[1]);
+  }
+  if (place < end) {
+    const Weight* last = row(place);
+    dot<1, TOKENS>(&last, x, d_h, values);
+    finish(place, values[0]);
+  }
 }
 
 template <typename Weight>
@@ -149,30 +241,63 @@ void neuron_products(const float* x, const Weight* weights, const int64_t* neuro
 #pragma omp parallel for schedule(static) num_threads(threads)
   for (int64_t which = 0; which < tiles; ++which) {
     const int64_t begin = which * tile, end = std::min(begin + tile, count);
-    for (int64_t token = 0; token < tokens; ++token) {
-      const float* gate = wanted.gate ? wanted.gate + token * count : nullptr;
-      product_tile(x + token * d_h, weights, neurons, begin, end, d_h,
-                   Wanted{gate, wanted.thresholds}, products + token * count);
-    }
+    together(tokens, [&](int64_t first, auto some) {
+      constexpr int TOKENS = decltype(some)::value;
+      const float* of_x[TOKENS];
+      float* into[TOKENS];
+      Wanted of[TOKENS];
+      bool whole = TOKENS > 1;
+      for (int t = 0; t < TOKENS; ++t) {
+        of_x[t] = x + (first + t) * d_h;
+        into[t] = products + (first + t) * count;
+        of[t] = {wanted.gate ? wanted.gate + (first + t) * count : nullptr, wanted.thresholds};
+        whole = whole && !(of[t].gate && any_zero(of[t].gate, begin, end));
+      }
+      if (whole)
+        whole_product_tile<TOKENS>(of_x, weights, neurons, begin, end, d_h, of, into);
+      else
+        for (int t = 0; t < TOKENS; ++t)
+          product_tile(of_x[t], weights, neurons, begin, end, d_h, of[t], into[t]);
+    });
   }
 }
 
+// Of one token, neurons left out.
 template <typename Weight>
 inline void output_tile(const float* z, const Weight* w_out, const int64_t* neurons, int64_t begin,
                         int64_t end, int64_t d_h, int64_t columns, float* y) {
   const Weight* rows[4];
-  float amounts[4];
+  float amounts[4][1];
   int held = 0;
   for (int64_t place = begin; place < end; ++place) {
     if (z[place] == 0) continue;
     rows[held] = w_out + (neurons ? neurons[place] : place) * d_h;
-    amounts[held++] = z[place];
+    amounts[held++][0] = z[place];
     if (held == 4) {
-      add<4>(rows, amounts, columns, y);
+      add<4, 1>(rows, amounts, columns, &y);
       held = 0;
     }
   }
-  for (int n = 0; n < held; ++n) add<1>(rows + n, amounts + n, columns, y);
+  for (int n = 0; n < held; ++n) add<1, 1>(rows + n, amounts + n, columns, &y);
+}
+
+// Of TOKENS tokens, no neuron left out.
+template <int TOKENS, typename Weight>
+inline void whole_output_tile(const float* const* z, const Weight* w_out, const int64_t* neurons,
+                              int64_t begin, int64_t end, int64_t d_h, int64_t columns,
+                              float* const* y) {
+  const Weight* rows[4];
+  float amounts[4][TOKENS];
+  int held = 0;
+  for (int64_t place = begin; place < end; ++place) {
+    rows[held] = w_out + (neurons ? neurons[place] : place) * d_h;
+    for (int t = 0; t < TOKENS; ++t) amounts[held][t] = z[t][place];
+    if (++held == 4) {
+      add<4, TOKENS>(rows, amounts, columns, y);
+      held = 0;
+    }
+  }
+  for (int n = 0; n < held; ++n) add<1, TOKENS>(rows + n, amounts + n, columns, y);
 }
 
 // Columns of y summed by one thread: few enough for the first cache, many enough for all threads.
@@ -194,10 +319,25 @@ void neuron_outputs(const float* z, const Weight* w_out, const int64_t* neurons,
     const int64_t first = slice * width, columns = std::min(width, d_h - first);
     for (int64_t token = 0; token < tokens; ++token)
       std::fill_n(y + token * d_h + first, columns, 0.0f);
-    for (int64_t begin = 0; begin < count; begin += tile)
-      for (int64_t token = 0; token < tokens; ++token)
-        output_tile(z + token * count, w_out + first, neurons, begin,
-                    std::min(begin + tile, count), d_h, columns, y + token * d_h + first);
+    for (int64_t begin = 0; begin < count; begin += tile) {
+      const int64_t end = std::min(begin + tile, count);
+      together(tokens, [&](int64_t token, auto some) {
+        constexpr int TOKENS = decltype(some)::value;
+        const float* of_z[TOKENS];
+        float* into[TOKENS];
+        bool whole = TOKENS > 1;
+        for (int t = 0; t < TOKENS; ++t) {
+          of_z[t] = z + (token + t) * count;
+          into[t] = y + (token + t) * d_h + first;
+          whole = whole && !any_zero(of_z[t], begin, end);
+        }
+        if (whole)
+          whole_output_tile<TOKENS>(of_z, w_out + first, neurons, begin, end, d_h, columns, into);
+        else
+          for (int t = 0; t < TOKENS; ++t)
+            output_tile(of_z[t], w_out + first, neurons, begin, end, d_h, columns, into[t]);
+      });
+    }
   }
 }
 

@@ -22,8 +22,10 @@ class Crossover:
     """What pays for up to this many tokens at once."""
 
     tokens: int
-    all_neurons: bool
-    """Our product with all neurons is faster than torch's."""
+    products: bool
+    """Our product of all neurons with x is faster than torch's."""
+    outputs: bool
+    """So is ours of all neurons' outputs, W_out packed."""
     active: float
     """Largest active fraction, independent between tokens, at which leaving out pays."""
 
@@ -58,28 +60,59 @@ ANY = 2**62
 
 Table = dict[torch.dtype, tuple[Crossover, ...]]
 
-# AMD EPYC (Zen 3, AVX2), one thread; 768 x 1920 and 2304 x 5760.
-COMPILED_MEDIUM: Table = {
+# AMD EPYC, one thread; 768 x 1920 and 2304 x 5760. AVX2 on Zen 3 (and looked at again on Zen 4
+# with its instructions limited to AVX2), AVX-512 on Zen 4.
+AVX2_MEDIUM: Table = {
     torch.float32: (
-        Crossover(2, True, 1.0),
-        Crossover(4, True, 0.8),
-        Crossover(8, False, 0.3),
-        Crossover(16, False, 0.2),
-        Crossover(64, False, 0.1),
+        Crossover(2, True, True, 1.0),
+        Crossover(4, True, True, 0.8),
+        Crossover(8, False, False, 0.3),
+        Crossover(16, False, False, 0.2),
+        Crossover(64, False, False, 0.1),
     ),
-    torch.bfloat16: (Crossover(1, False, 1.0), Crossover(ANY, True, 1.0)),
+    torch.bfloat16: (Crossover(1, False, True, 1.0), Crossover(ANY, True, True, 1.0)),
 }
-COMPILED_LARGE: Table = {
+AVX2_LARGE: Table = {
     torch.float32: (
-        Crossover(4, True, 1.0),
-        Crossover(8, True, 0.7),
-        Crossover(16, True, 0.7),
-        Crossover(64, False, 0.1),
+        Crossover(4, True, True, 1.0),
+        Crossover(8, True, False, 0.7),
+        Crossover(16, True, False, 0.3),
+        Crossover(64, False, False, 0.1),
     ),
-    torch.bfloat16: (Crossover(ANY, True, 1.0),),
+    torch.bfloat16: (Crossover(ANY, True, True, 1.0),),
 }
+AVX512_MEDIUM: Table = {
+    torch.float32: (
+        Crossover(4, True, True, 1.0),
+        Crossover(8, False, True, 0.4),
+        Crossover(16, False, False, 0.3),
+        Crossover(64, False, False, 0.1),
+    ),
+    torch.bfloat16: (
+        Crossover(1, True, True, 0.9),
+        Crossover(2, False, True, 0.5),
+        Crossover(4, False, False, 0.25),
+        Crossover(8, False, False, 0.15),
+        Crossover(16, False, False, 0.1),
+    ),
+}
+AVX512_LARGE: Table = {
+    torch.float32: (
+        Crossover(8, True, True, 1.0),
+        Crossover(16, True, False, 0.4),
+        Crossover(64, False, False, 0.1),
+    ),
+    torch.bfloat16: (
+        Crossover(1, True, True, 1.0),
+        Crossover(2, False, True, 0.5),
+        Crossover(4, False, True, 0.25),
+        Crossover(16, False, False, 0.1),
+    ),
+}
+COMPILED = {"AVX2": (AVX2_MEDIUM, AVX2_LARGE), "AVX512": (AVX512_MEDIUM, AVX512_LARGE)}
+"""By what torch says a processor is capable of; others take AVX2's in float32, none in bfloat16."""
 GATHERED: Table = {
-    torch.float32: (Crossover(2, False, 0.12), Crossover(4, False, 0.06)),
+    torch.float32: (Crossover(2, False, False, 0.12), Crossover(4, False, False, 0.06)),
 }
 
 # No GPU was measured yet: what `sparsing bench ffn` finds there with no weak neuron goes here.
@@ -141,9 +174,15 @@ def may_pay(device: str, dtype: torch.dtype, tokens: int, elements: int) -> bool
 
 
 def products_pay(device: str, dtype: torch.dtype, tokens: int, elements: int) -> bool:
-    """Whether our product with all neurons beats torch's."""
+    """Whether our product of all neurons with x beats torch's."""
     found = _find(device, dtype, tokens, elements)
-    return found is not None and found.all_neurons
+    return found is not None and found.products
+
+
+def outputs_pay(device: str, dtype: torch.dtype, tokens: int, elements: int) -> bool:
+    """Whether our product of all neurons' outputs beats torch's, W_out packed."""
+    found = _find(device, dtype, tokens, elements)
+    return found is not None and found.outputs
 
 
 def sparse_pays(device: str, dtype: torch.dtype, tokens: int, elements: int, active: float) -> bool:
@@ -155,12 +194,13 @@ def sparse_pays(device: str, dtype: torch.dtype, tokens: int, elements: int, act
 def _find(device: str, dtype: torch.dtype, tokens: int, elements: int) -> Crossover | None:
     if device != "cpu" or elements < SMALLEST:
         return None
-    if dtype == torch.bfloat16 and not _bfloat16_measured():
+    capability = _capability()
+    if dtype == torch.bfloat16 and capability not in COMPILED:
         return None
     if not _is_compiled():
         table = GATHERED
     else:
-        table = COMPILED_LARGE if elements >= LARGE else COMPILED_MEDIUM
+        table = COMPILED.get(capability, COMPILED["AVX2"])[elements >= LARGE]
     return next((row for row in table.get(dtype, ()) if tokens <= row.tokens), None)
 
 
@@ -176,6 +216,5 @@ def _gpu(device: torch.device) -> str:
 
 
 @torch.compiler.assume_constant_result
-def _bfloat16_measured() -> bool:
-    """Processors with AVX-512 may have bfloat16 products of their own: not measured."""
-    return torch.backends.cpu.get_cpu_capability() == "AVX2"
+def _capability() -> str:
+    return torch.backends.cpu.get_cpu_capability()

@@ -1,8 +1,8 @@
 """`python -m kernels.measure_crossover`: measures the table of `kernels.crossover`, and prints it.
 
-For each number of tokens, in processor time of one thread, interleaved: our product with all
-neurons against torch's; and leaving out against computing all after the gate, at falling active
-fractions, independent between tokens (the worst case for reading weights once).
+For each number of tokens, in processor time of one thread, interleaved: our products with all
+neurons, in and out, against torch's; and leaving out against computing all after the gate, at
+falling active fractions, independent between tokens (the worst case for reading weights once).
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ LAYERS = 3
 
 
 def ratio(ours: Callable[[int], object], theirs: Callable[[int], object], repeats: int) -> float:
-    """Median of their processor time over ours."""
+    """Median of their processor time over ours; each finds a layer that two others came after."""
     ratios = []
     for repeat in range(repeats + 1):
         started = time.process_time()
         ours(repeat % LAYERS)
         middle = time.process_time()
-        theirs(repeat % LAYERS)
+        theirs((repeat + 2) % LAYERS)
         ratios.append((time.process_time() - middle) / (middle - started))
     return statistics.median(ratios[1:])
 
@@ -57,12 +57,18 @@ def measure(dtype: torch.dtype, d_h: int, d_f: int, tokens: int, repeats: int) -
         z = masked(gate * functional.linear(x, w_in[layer]), gate, None)
         return functional.linear(z, w_out[layer])
 
-    every = ratio(
+    products = ratio(
         lambda i: cpu_ffn.neuron_products(x, w_in[i], None, None, None),
         lambda i: functional.linear(x, w_in[i]),
         repeats,
     )
-    line = [f"{dtype} {d_h}x{d_f} {tokens:4d} tokens: all {every:.2f}"]
+    z = torch.randn(tokens, d_f, dtype=dtype)
+    outputs = ratio(
+        lambda i: cpu_ffn.neuron_outputs(z, w_out[i], None),
+        lambda i: functional.linear(z, w_out[i]),
+        repeats,
+    )
+    line = [f"{dtype} {d_h}x{d_f} {tokens:4d} tokens: in {products:.2f}, out {outputs:.2f}"]
     for active in ACTIVE:
         gate = torch.randn(tokens, d_f, dtype=dtype) * (torch.rand(tokens, d_f) < active)
         gained = ratio(lambda i: sparse(i, gate), lambda i: dense(i, gate), repeats)  # noqa: B023
@@ -74,11 +80,12 @@ def measure(dtype: torch.dtype, d_h: int, d_f: int, tokens: int, repeats: int) -
 def main() -> None:
     """Measure and print all."""
     torch.set_num_threads(1)
-    print("compiled" if compiled() else "gathered")
+    how = "compiled" if compiled() else "gathered"
+    print(f"{how}, torch with {torch.backends.cpu.get_cpu_capability()}")
     for dtype in cpu_ffn.DTYPES:
         for d_h, d_f in SHAPES:
             for tokens in TOKENS:
-                measure(dtype, d_h, d_f, tokens, repeats=5 if tokens * d_h > 20000 else 15)
+                measure(dtype, d_h, d_f, tokens, repeats=9 if tokens * d_h > 20000 else 45)
 
 
 if __name__ == "__main__":

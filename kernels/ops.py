@@ -26,7 +26,7 @@ from torch.nn import functional
 from kernels import cpu_ffn
 from kernels.activations import ACTIVATIONS
 from kernels.activity import at_least
-from kernels.crossover import on_triton, sparse_pays
+from kernels.crossover import on_triton, outputs_pay, sparse_pays
 
 
 def packed(w_out: Tensor) -> Tensor:
@@ -180,7 +180,10 @@ def dense_output(
 ) -> Tensor:
     """`active_output`, all neurons computed and weak ones masked by their thresholds."""
     z = gate * functional.linear(x, w_in)
-    return functional.linear(z if thresholds is None else masked(z, gate, thresholds), w_out)
+    z = z if thresholds is None else masked(z, gate, thresholds)
+    if outputs_pay(x.device.type, x.dtype, x.shape[0], w_in.numel()):
+        return quickly(neuron_outputs, z, w_out)
+    return functional.linear(z, w_out)
 
 
 def masked(z: Tensor, gate: Tensor, thresholds: Tensor | None) -> Tensor:

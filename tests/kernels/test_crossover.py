@@ -18,7 +18,7 @@ from kernels.crossover import (
 )
 from kernels.ffn import GatedFFN
 
-TABLES = [crossover.COMPILED_MEDIUM, crossover.COMPILED_LARGE, crossover.GATHERED]
+TABLES = [*(table for both in crossover.COMPILED.values() for table in both), crossover.GATHERED]
 BIG = 2304 * 5760
 
 
