@@ -16,7 +16,7 @@ from contextlib import ExitStack
 from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
 
 import polars as pl
 import pyarrow as pa
@@ -31,6 +31,7 @@ FILES_AT_ONCE = 256
 _STREAMING = threading.Lock()
 """Held by the one scan that has its segments open; another at that time reads them into memory."""
 
+Rows = TypeVar("Rows", pl.DataFrame, pl.LazyFrame)
 Folders = Callable[[], dict[str, Place]]
 """Folder of each run's files, by run, in order."""
 
@@ -68,18 +69,21 @@ class TableSource:
         wanted = list(self.schema) if columns is None else self._wanted(columns, predicate)
         # Of no column polars would take no row either, and count none.
         asked = wanted if columns is None else columns or ["run"]
+
+        def finished(rows: Rows) -> Rows:
+            return (rows if predicate is None else rows.filter(predicate)).select(asked)
+
         left = n_rows
         while runs and left != 0:
-            query = partial(_query, predicate=predicate, columns=asked, n_rows=left)
             some = {run: folders[run] for run in runs}
-            read = partial(self._read, some, wanted, query, left)
+            read = partial(self._read, some, wanted, finished, left)
             batches, count = again_when_vanished(read)
             for batch in batches:
                 if left is None:
                     yield batch
-                    continue
-                left -= len(batch)
-                yield (batch if predicate is None else batch.filter(predicate)).select(asked)
+                else:  # a limit counts rows before the filter
+                    left -= len(batch)
+                    yield finished(batch)
             runs = runs[count:]
 
     def snapshot(self) -> tuple[list[str], list[pa.Table]]:
@@ -95,16 +99,17 @@ class TableSource:
         self,
         folders: Mapping[str, Place],
         wanted: list[str],
-        query: Callable[[pl.LazyFrame], pl.LazyFrame],
+        finished: Callable[[pl.LazyFrame], pl.LazyFrame],
         n_rows: int | None,
     ) -> tuple[Iterator[pl.DataFrame], int]:
-        """What `query` makes of rows of the first of these runs, and of how many runs they are.
+        """Rows of the first of these runs, finished or the first few, and of how many runs.
 
         All files are open or read when this returns: it does not matter when one vanishes.
         """
 
         def begin(*parts: pl.LazyFrame) -> Iterator[pl.DataFrame]:
-            rows = query(pl.concat(parts, how="vertical"))
+            rows = pl.concat(parts, how="vertical")
+            rows = finished(rows) if n_rows is None else rows.head(n_rows)
             return iter(rows.collect_batches(maintain_order=True))
 
         found = list_rows(
@@ -157,20 +162,11 @@ class TableSource:
         return frame.lazy().with_columns(columns).select(wanted)
 
 
-def _query(
-    rows: pl.LazyFrame, predicate: pl.Expr | None, columns: list[str], n_rows: int | None
-) -> pl.LazyFrame:
-    """What is asked of rows; a limit counts before the filter, which then comes after."""
-    if n_rows is not None:
-        return rows.head(n_rows)
-    return (rows if predicate is None else rows.filter(predicate)).select(columns)
-
-
 def _opened(paths: Sequence[Path], files: ExitStack) -> list[IO[bytes]]:
     """The files, closed with `files`; none where too many would be open."""
     soft_limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     few = len(paths) <= FILES_AT_ONCE and 4 * len(paths) <= soft_limit
-    if not few or not _STREAMING.acquire(blocking=False):
+    if not paths or not few or not _STREAMING.acquire(blocking=False):
         return []
     files.callback(_STREAMING.release)
     return [files.enter_context(open(path, "rb", buffering=0)) for path in paths]

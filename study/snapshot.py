@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TypeVar
 
 import pyarrow as pa
 
 from study.log import Frame, LogContent, counting, decode, read_log
-from study.object_partition import read_streams
+from study.object_partition import footer_of, read_streams
 from study.objects import ObjectPath, Place
 from study.partition import StreamFiles, list_streams
 from study.segments import read_footer
@@ -43,7 +43,14 @@ def again_when_vanished(read: Callable[[], T]) -> T:
     return read()
 
 
-class _Stream:
+@lru_cache(maxsize=2**20)
+def _rows_in(segment: Place) -> int:
+    """Quick when asked again, for segments never change."""
+    read = footer_of if isinstance(segment, ObjectPath) else read_footer
+    return read(segment)[2]
+
+
+class Stream:
     """One stream as it was listed; its logs are read when they are first asked for.
 
     newest: only its last commit, or its last segment where it has no log.
@@ -81,14 +88,14 @@ class _Stream:
     def count_rows(self) -> int:
         """How many rows it has, without reading them."""
         live = sum(frame.rows for _, frames in self.live for frame in frames)
-        return live + sum(read_footer(path)[2] for path in self.segments)
+        return live + sum(_rows_in(path) for path in self.segments)
 
 
 @dataclass(frozen=True)
 class Snapshot:
     """Where a table's rows are at one moment: each row once."""
 
-    streams: list[_Stream]
+    streams: list[Stream]
     """Of one run after the other."""
     runs: int
     """Of how many runs."""
@@ -130,9 +137,9 @@ def list_rows(
         most_files: no more segments than these; but one run at least.
     """
     count = files = runs = 0
-    streams: list[_Stream] = []
+    streams: list[Stream] = []
     for folder in folders.values():
-        new = _streams(folder, newest)
+        new = list_folder(folder, newest)
         files += sum(len(each.segments) for each in new)
         if runs and files > most_files:
             break
@@ -145,7 +152,8 @@ def list_rows(
     return Snapshot(streams, runs)
 
 
-def _streams(folder: Place, newest: bool) -> list[_Stream]:
+def list_folder(folder: Place, newest: bool) -> list[Stream]:
+    """The streams of one run."""
     if isinstance(folder, ObjectPath):
-        return [_Stream(folder, files, newest, read) for files, read in read_streams(folder)]
-    return [_Stream(folder, files, newest) for files in list_streams(folder)]
+        return [Stream(folder, files, newest, read) for files, read in read_streams(folder)]
+    return [Stream(folder, files, newest) for files in list_streams(folder)]

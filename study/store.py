@@ -34,13 +34,13 @@ from ruamel.yaml.representer import SafeRepresenter
 from study import commits
 from study.definition import Study
 from study.errors import DamagedError, DefinitionError, NotFoundError, SparsingError
-from study.object_partition import footer_of, list_objects, read_streams
+from study.object_partition import list_objects
 from study.object_stream import stream_at
 from study.objects import ObjectPath, Place, in_parallel, place_of
 from study.partition import State, StreamFiles, list_streams, partition_state
 from study.scan import TableSource
-from study.segments import as_schema, read_footer
-from study.snapshot import again_when_vanished, read_logs
+from study.segments import as_schema
+from study.snapshot import again_when_vanished, list_folder
 from study.tables import TABLES, Table
 from study.writer import TableWriter
 
@@ -56,7 +56,6 @@ class StudyStore:
     def __init__(self, place: Place, study: Study) -> None:
         self.place = place
         self.study = study
-        self._row_counts: dict[Place, int] = {}
 
     @property
     def path(self) -> Path:
@@ -167,26 +166,13 @@ class StudyStore:
 
     def count_rows(self, table: str, run: str | None = None) -> int:
         """Rows of a table, or of one run; quick when asked again, for segments never change."""
-        return again_when_vanished(
-            lambda: sum(self._rows_in(folder) for folder in self.folders(table, run).values())
-        )
 
-    def _rows_in(self, folder: Place) -> int:
-        if isinstance(folder, ObjectPath):
-            read = read_streams(folder)
-            segments = [folder / segment.name for files, _ in read for segment in files.segments]
-            sealed = sum(footer_of(path)[2] for path in segments)
-            return sealed + sum(content.rows for _, contents in read for content in contents)
-        count = 0
-        for files in list_streams(folder):
-            count += sum(self._rows_of(folder / segment.name) for segment in files.segments)
-            count += sum(content.rows for content in read_logs(folder, files))
-        return count
+        def count() -> int:
+            folders = self.folders(table, run).values()
+            streams = (each for folder in folders for each in list_folder(folder, newest=False))
+            return sum(stream.count_rows() for stream in streams)
 
-    def _rows_of(self, file: Path) -> int:
-        if file not in self._row_counts:
-            self._row_counts[file] = read_footer(file)[2]
-        return self._row_counts[file]
+        return again_when_vanished(count)
 
     def seal(self, run: str, patience_seconds: float = 10.0) -> None:
         """Make one Parquet segment of each stream of a run that has ended, also of a dead writer's.
