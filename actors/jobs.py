@@ -108,13 +108,19 @@ def submit_study(
             except RuntimeError as error:
                 if "already exists" not in str(error):
                     raise SparsingError(f"the cluster refuses the study: {error}") from error
-            job = client.get_job_info(study_id)
-            if not job.status.is_terminal():
+            _wait_while_watched(client, study_id)
+            if not client.get_job_status(study_id).is_terminal():
                 return False
-            if time.time() - (job.end_time or math.inf) / 1000 < LONG_AGO_SECONDS:
-                time.sleep(SETTLE_SECONDS)
             client.delete_job(study_id)
     return False
+
+
+def _wait_while_watched(client: JobSubmissionClient, job_id: str) -> None:
+    """Return once Ray does not watch a job any more that has ended, or at once if it has not."""
+    job = client.get_job_info(job_id)
+    ended_seconds = (job.end_time or math.inf) / 1000
+    if job.status.is_terminal() and time.time() - ended_seconds < LONG_AGO_SECONDS:
+        time.sleep(SETTLE_SECONDS)
 
 
 def run_there(
