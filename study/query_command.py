@@ -29,7 +29,7 @@ MAX_SHOWN_ROWS = 500
 UNLIMITED_WIDTH = 10_000
 """Columns where the output is no terminal: nothing is cut or wrapped."""
 CHANGING = re.compile(
-    r"(?:\s|;|--[^\n]*\n|/\*.*?\*/)*(alter|create|delete|drop|insert|merge|truncate|update)\b",
+    r"(?>\s|;|--[^\n]*\n|/\*.*?\*/)*+(alter|create|delete|drop|insert|merge|truncate|update)\b",
     re.IGNORECASE | re.DOTALL,
 )
 """A statement that would change tables; polars runs some, on its copy, and the store stays."""

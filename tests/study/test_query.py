@@ -141,6 +141,7 @@ ODD = [
     "SELECT " + "-" * 300 + "1",
     "SELECT " + "NOT " * 200 + "TRUE",
     "SELECT '" + "x" * 100_000 + "'",
+    "/**/" * 200 + "SELECT 1",
     "SELECT 'unclosed FROM steps",
     "SELECT /* unclosed FROM steps",
     "SELECT \x00 FROM steps",
