@@ -79,7 +79,8 @@ class FollowedStudy:
     def trouble(self) -> str | None:
         """`problem`, but for a first look that has just begun: nobody needs to look at that."""
         young = time.monotonic() - self._made < BEHIND_SECONDS
-        return None if young and self._looked_at is self._error is None else self.problem()
+        nothing_yet = self._looked_at is None and self._error is None
+        return None if young and nothing_yet else self.problem()
 
     def version(self) -> object:
         """Differs from what it was when a table got new rows since."""

@@ -10,6 +10,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from analysis.login import Sessions, login_address
+from analysis.service_errors import problem_answer
 
 OPEN_PATHS = ("/healthz", "/login", "/page/")
 """What needs no token: these, and what is under those that end with a slash."""
@@ -97,7 +98,7 @@ def _cookie(header: str, name: str) -> str:
 
 def _unauthorized() -> JSONResponse:
     wanted = "this service asks for its token: Authorization: Bearer TOKEN, or /login in a browser"
-    return JSONResponse({"error": wanted}, 401, headers={"www-authenticate": "Bearer"})
+    return problem_answer(401, wanted, {"www-authenticate": "Bearer"})
 
 
 def _forbidden() -> JSONResponse:
@@ -105,4 +106,4 @@ def _forbidden() -> JSONResponse:
         "without a token this service answers only under a name of its machine, as 127.0.0.1 or "
         "localhost; to reach it under another one, start it with a token"
     )
-    return JSONResponse({"error": said}, status_code=403)
+    return problem_answer(403, said)

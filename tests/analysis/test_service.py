@@ -9,7 +9,6 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,8 +16,6 @@ import polars as pl
 import pyarrow as pa
 import pytest
 from click.testing import CliRunner
-from hypothesis import given
-from hypothesis import strategies as st
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from real_prometheus import needs_prometheus, prometheus, wait_until
 from report_stores import (
@@ -31,9 +28,7 @@ from report_stores import (
 )
 
 from analysis.commands import laws, predict
-from analysis.fit_rows import Curve
 from analysis.follow import FollowedStudy
-from analysis.live import thinned
 from analysis.server import Server
 from analysis.service import application
 from study.plan import plan_runs
@@ -302,25 +297,6 @@ def test_a_first_look_needs_a_look_only_when_it_takes_long(tmp_path, monkeypatch
         with served(store) as asking:
             (study,) = asking("/api/studies").json["studies"]
             assert study["health"]["level"] == level
-
-
-@given(st.lists(st.integers(0, 10**12), min_size=1, unique=True), st.integers(2, 40))
-def test_a_thinned_curve_has_both_ends_and_is_a_part(tokens, most) -> None:
-    tokens = sorted(tokens)
-    curve = Curve(
-        run="a",
-        stage="final",
-        attempt=1,
-        step=1,
-        tokens=tokens,
-        activation_ratio=[at / 10**12 for at in tokens],
-        half_width=[None] * len(tokens),
-        measured_at=datetime(2030, 1, 1),
-    )
-    drawn = thinned(curve, most)["tokens"]
-    assert {tokens[0], tokens[-1]} <= set(drawn)
-    assert drawn == sorted(set(drawn) & set(tokens))
-    assert len(drawn) <= most or len(tokens) <= most
 
 
 def test_a_damaged_file_is_a_message(tmp_path) -> None:
