@@ -114,7 +114,6 @@ def block(call: Callable[[int], object]) -> Callable[[], float]:
 
 def gpu_cases(name: str, repeats: int) -> list[Case]:
     """The Triton decode kernels against cuBLAS, in bfloat16."""
-
     from kernels.ops import decode_output, packed
 
     d_h, d_f = SHAPES[name]

@@ -2,8 +2,9 @@
 //
 // A neuron is a row: of W_gate and W_in (d_f, d_h), and of W_out packed (d_f, d_h), so that its
 // weights lie together. Neurons are taken in tiles that stay in the cache while token after token
-// uses them, four at a time. Every sum has one fixed order, whatever the tokens beside it and the
-// number of threads: a token's result is the same to the bit alone and in a batch.
+// uses them, four at a time; some tokens together where they leave out none of a tile. Every sum has
+// one fixed order, whatever the tokens beside it and the number of threads: a token's result is the
+// same to the bit alone and in a batch.
 //
 // Weights are float32 or bfloat16 (as uint16_t); sums are float32.
 
@@ -139,19 +140,18 @@ inline void together(int64_t tokens, Work work) {
   int64_t token = 0;
   while (token < tokens) {
     const int64_t left = tokens - token;
-    if (left >= MOST_TOGETHER && left != MOST_TOGETHER + 1) {
-      work(token, std::integral_constant<int, MOST_TOGETHER>());
-      token += MOST_TOGETHER;
-    } else if (left == 3) {
-      work(token, std::integral_constant<int, 3>());
-      token += 3;
-    } else if (left >= 2) {
-      work(token, std::integral_constant<int, 2>());
-      token += 2;
-    } else {
-      work(token, std::integral_constant<int, 1>());
-      token += 1;
-    }
+    const auto take = [&](auto some) {
+      work(token, some);
+      token += some.value;
+    };
+    if (left >= MOST_TOGETHER && left != MOST_TOGETHER + 1)
+      take(std::integral_constant<int, MOST_TOGETHER>());
+    else if (left == 3)
+      take(std::integral_constant<int, 3>());
+    else if (left >= 2)
+      take(std::integral_constant<int, 2>());
+    else
+      take(std::integral_constant<int, 1>());
   }
 }
 
