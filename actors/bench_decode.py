@@ -8,8 +8,8 @@ shifted so far that on the prompts 93.5 % of the neurons are exactly 0, as they 
 All FFN zeros are exact, and nothing is predicted: sparse and dense give the same tokens, or nothing
 is reported. Attention and embedding are read whole, so that the FFN's share bounds the ratio.
 
-Baselines: our dense decoding, and `transformers` with the same weights and the same shifted ReLU;
-where that is not installed it is left out, with a message.
+Baselines: our dense decoding, `transformers` with the same weights and the same shifted ReLU, and
+llama.cpp with the same weights and SiLU; what is not installed is left out, with a message.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from actors import bench_llama_cpp
 from actors.bench_models import llama_weights, make_llama
 from actors.generate import (
     Decoder,
@@ -60,6 +61,8 @@ CONFIG = ModelConfig(
     init_std=0.1,
 )
 CPU = torch.device("cpu")
+LLAMA_CPP = "llama.cpp, SiLU"
+"""The one baseline that cannot give the same tokens."""
 
 
 class ShiftedRelu(nn.Module):
@@ -128,7 +131,7 @@ def cases_of(config: ModelConfig, count: int, repeats: int) -> list[Case]:
                 repeats=repeats,
             )
         )
-        if ours.tokens != theirs.tokens:
+        if ours.tokens != theirs.tokens and name != LLAMA_CPP:
             raise SparsingError(f"sparse decoding gave other tokens than {name}: not reported")
     return found
 
@@ -180,6 +183,11 @@ def _baselines(dense: Subject) -> dict[str, Decoder]:
         found["transformers"] = HuggingFaceDecoder(_llama(dense))
     else:
         click.echo("transformers is not installed: not compared with", err=True)
+    if bench_llama_cpp.installed():
+        assert isinstance(dense.model, Transformer)
+        found[LLAMA_CPP] = bench_llama_cpp.LlamaCppDecoder(dense.model)
+    else:
+        click.echo("llama-cpp-python and gguf are not installed: not compared with", err=True)
     return found
 
 

@@ -2,7 +2,7 @@
 //
 // A neuron is a row: of W_gate and W_in (d_f, d_h), and of W_out packed (d_f, d_h), so that its
 // weights lie together. Neurons are taken in tiles that stay in the cache while token after token
-// uses them, four at a time; some tokens together where they leave out none of a tile. Every sum has
+// uses them, some at a time; some tokens together where they leave out none of a tile. Every sum has
 // one fixed order, whatever the tokens beside it and the number of threads: a token's result is the
 // same to the bit alone and in a batch.
 //
@@ -16,12 +16,13 @@
 
 namespace {
 
+// Registers hold sums of 4 neurons for each token, or of 4 vectors of columns, and what they read.
 #ifdef __AVX512F__
 constexpr int64_t LANES = 16;
-constexpr int MOST_TOGETHER = 4;  // tokens: two sums of two neurons for each, of 32 registers
+constexpr int MOST_TOGETHER = 4;  // tokens, with 32 registers
 #else
 constexpr int64_t LANES = 8;
-constexpr int MOST_TOGETHER = 3;  // of 16
+constexpr int MOST_TOGETHER = 3;  // with 16
 #endif
 // Vectors of the compiler: whatever registers there are, it fills.
 typedef float Floats __attribute__((vector_size(4 * LANES)));
@@ -87,30 +88,25 @@ inline float sum(Floats lanes) {
   return lanes[0];
 }
 
-// Dot products of NEURONS rows with TOKENS tokens, each in two sums.
+// Dot products of NEURONS rows with TOKENS tokens.
 template <int NEURONS, int TOKENS, typename Weight>
 inline void dot(const Weight* const* rows, const float* const* x, int64_t d_h,
                 float (*products)[TOKENS]) {
-  Floats even[NEURONS][TOKENS] = {}, odd[NEURONS][TOKENS] = {};
+  Floats sums[NEURONS][TOKENS] = {};
   int64_t at = 0;
-  for (; at + 2 * LANES <= d_h; at += 2 * LANES) {
-    Floats of_x[2 * TOKENS];
-    for (int t = 0; t < TOKENS; ++t) {
-      of_x[t] = kept(load(x[t] + at));
-      of_x[TOKENS + t] = kept(load(x[t] + at + LANES));
-    }
+  for (; at + LANES <= d_h; at += LANES) {
+    Floats of_x[TOKENS];
+    for (int t = 0; t < TOKENS; ++t) of_x[t] = kept(load(x[t] + at));
     for (int n = 0; n < NEURONS; ++n) {
-      const Floats first = kept(load(rows[n] + at));
-      for (int t = 0; t < TOKENS; ++t) even[n][t] += first * of_x[t];
-      const Floats second = kept(load(rows[n] + at + LANES));
-      for (int t = 0; t < TOKENS; ++t) odd[n][t] += second * of_x[TOKENS + t];
+      const Floats weights = kept(load(rows[n] + at));
+      for (int t = 0; t < TOKENS; ++t) sums[n][t] += weights * of_x[t];
     }
   }
   for (int n = 0; n < NEURONS; ++n)
     for (int t = 0; t < TOKENS; ++t) {
       float rest = 0;
       for (int64_t last = at; last < d_h; ++last) rest += scalar(rows[n][last]) * x[t][last];
-      products[n][t] = sum(even[n][t] + odd[n][t]) + rest;
+      products[n][t] = sum(sums[n][t]) + rest;
     }
 }
 
@@ -176,60 +172,36 @@ struct Wanted {
   }
 };
 
-// Of one token, neurons left out.
-template <typename Weight>
-inline void product_tile(const float* x, const Weight* weights, const int64_t* neurons,
-                         int64_t begin, int64_t end, int64_t d_h, Wanted wanted, float* products) {
-  const Weight* rows[4];
-  int64_t places[4];
-  float values[4][1];
+// Of one token, neurons left out; or of some that leave out none.
+template <int TOKENS, typename Weight>
+inline void product_tile(const float* const* x, const Weight* weights, const int64_t* neurons,
+                         int64_t begin, int64_t end, int64_t d_h, const Wanted* wanted,
+                         float* const* products) {
+  constexpr int MOST_HELD = TOKENS == 1 ? 8 : 4;  // rows: sums enough to hide how long one takes
+  const Weight* rows[MOST_HELD];
+  int64_t places[MOST_HELD];
+  float values[MOST_HELD][TOKENS];
   int held = 0;
   const auto finish = [&]() {
     for (int n = 0; n < held; ++n)
-      products[places[n]] = wanted.finished(values[n][0], places[n], weights);
+      for (int t = 0; t < TOKENS; ++t)
+        products[t][places[n]] = wanted[t].finished(values[n][t], places[n], weights);
     held = 0;
   };
   for (int64_t place = begin; place < end; ++place) {
-    if (wanted.gate && wanted.gate[place] == 0) {
-      products[place] = 0;
+    if (TOKENS == 1 && wanted->gate && wanted->gate[place] == 0) {
+      products[0][place] = 0;
       continue;
     }
     rows[held] = weights + (neurons ? neurons[place] : place) * d_h;
     places[held++] = place;
-    if (held == 4) {
-      dot<4, 1>(rows, &x, d_h, values);
+    if (held == MOST_HELD) {
+      dot<MOST_HELD, TOKENS>(rows, x, d_h, values);
       finish();
     }
   }
-  for (int n = 0; n < held; ++n) dot<1, 1>(rows + n, &x, d_h, values + n);
+  for (int n = 0; n < held; ++n) dot<1, TOKENS>(rows + n, x, d_h, values + n);
   finish();
-}
-
-// Of TOKENS tokens, no neuron left out.
-template <int TOKENS, typename Weight>
-inline void whole_product_tile(const float* const* x, const Weight* weights,
-                               const int64_t* neurons, int64_t begin, int64_t end, int64_t d_h,
-                               const Wanted* wanted, float* const* products) {
-  const auto finish = [&](int64_t place, const float* values) {
-    for (int t = 0; t < TOKENS; ++t)
-      products[t][place] = wanted[t].finished(values[t], place, weights);
-  };
-  const auto row = [&](int64_t place) {
-    return weights + (neurons ? neurons[place] : place) * d_h;
-  };
-  float values[2][TOKENS];
-  int64_t place = begin;
-  for (; place + 2 <= end; place += 2) {
-    const Weight* rows[] = {row(place), row(place + 1)};
-    dot<2, TOKENS>(rows, x, d_h, values);
-    finish(place, values[0]);
-    finish(place + 1, values[1]);
-  }
-  if (place < end) {
-    const Weight* last = row(place);
-    dot<1, TOKENS>(&last, x, d_h, values);
-    finish(place, values[0]);
-  }
 }
 
 template <typename Weight>
@@ -254,42 +226,25 @@ void neuron_products(const float* x, const Weight* weights, const int64_t* neuro
         whole = whole && !(of[t].gate && any_zero(of[t].gate, begin, end));
       }
       if (whole)
-        whole_product_tile<TOKENS>(of_x, weights, neurons, begin, end, d_h, of, into);
+        product_tile<TOKENS>(of_x, weights, neurons, begin, end, d_h, of, into);
       else
         for (int t = 0; t < TOKENS; ++t)
-          product_tile(of_x[t], weights, neurons, begin, end, d_h, of[t], into[t]);
+          product_tile<1>(of_x + t, weights, neurons, begin, end, d_h, of + t, into + t);
     });
   }
 }
 
-// Of one token, neurons left out.
-template <typename Weight>
-inline void output_tile(const float* z, const Weight* w_out, const int64_t* neurons, int64_t begin,
-                        int64_t end, int64_t d_h, int64_t columns, float* y) {
-  const Weight* rows[4];
-  float amounts[4][1];
-  int held = 0;
-  for (int64_t place = begin; place < end; ++place) {
-    if (z[place] == 0) continue;
-    rows[held] = w_out + (neurons ? neurons[place] : place) * d_h;
-    amounts[held++][0] = z[place];
-    if (held == 4) {
-      add<4, 1>(rows, amounts, columns, &y);
-      held = 0;
-    }
-  }
-  for (int n = 0; n < held; ++n) add<1, 1>(rows + n, amounts + n, columns, &y);
-}
-
-// Of TOKENS tokens, no neuron left out.
+// Of one token, neurons left out unless `every`; or of some that leave out none. Row by row, as
+// memory gives them fastest.
 template <int TOKENS, typename Weight>
-inline void whole_output_tile(const float* const* z, const Weight* w_out, const int64_t* neurons,
-                              int64_t begin, int64_t end, int64_t d_h, int64_t columns,
-                              float* const* y) {
+inline void output_rows(const float* const* z, const Weight* w_out, const int64_t* neurons,
+                        int64_t begin, int64_t end, int64_t d_h, int64_t columns, bool every,
+                        float* const* y) {
   const Weight* rows[4];
   float amounts[4][TOKENS];
   int held = 0;
   for (int64_t place = begin; place < end; ++place) {
+    if (TOKENS == 1 && !every && z[0][place] == 0) continue;
     rows[held] = w_out + (neurons ? neurons[place] : place) * d_h;
     for (int t = 0; t < TOKENS; ++t) amounts[held][t] = z[t][place];
     if (++held == 4) {
@@ -300,16 +255,54 @@ inline void whole_output_tile(const float* const* z, const Weight* w_out, const 
   for (int n = 0; n < held; ++n) add<1, TOKENS>(rows + n, amounts + n, columns, y);
 }
 
+template <int TOKENS, int VECTORS, typename Weight>
+inline void output_block(const float* const* z, const Weight* w_out, const int64_t* neurons,
+                         int64_t begin, int64_t end, int64_t d_h, float* const* y, int64_t at) {
+  Floats sums[TOKENS][VECTORS];
+  for (int t = 0; t < TOKENS; ++t)
+    for (int v = 0; v < VECTORS; ++v) sums[t][v] = load(y[t] + at + v * LANES);
+  for (int64_t place = begin; place < end; ++place) {
+    const Weight* row = w_out + (neurons ? neurons[place] : place) * d_h + at;
+    Floats amounts[TOKENS];
+    for (int t = 0; t < TOKENS; ++t) amounts[t] = z[t][place] - Floats{};
+    for (int v = 0; v < VECTORS; ++v) {
+      const Floats weights = kept(load(row + v * LANES));
+      for (int t = 0; t < TOKENS; ++t) sums[t][v] += weights * amounts[t];
+    }
+  }
+  for (int t = 0; t < TOKENS; ++t)
+    for (int v = 0; v < VECTORS; ++v)
+      std::memcpy(y[t] + at + v * LANES, &sums[t][v], sizeof sums[t][v]);
+}
+
+// As output_rows of `every`, for a tile that is in the cache: sums stay in registers.
+template <int TOKENS, typename Weight>
+inline void output_columns(const float* const* z, const Weight* w_out, const int64_t* neurons,
+                           int64_t begin, int64_t end, int64_t d_h, int64_t columns,
+                           float* const* y) {
+  int64_t at = 0;
+  for (; at + 4 * LANES <= columns; at += 4 * LANES)
+    output_block<TOKENS, 4>(z, w_out, neurons, begin, end, d_h, y, at);
+  for (; at + LANES <= columns; at += LANES)
+    output_block<TOKENS, 1>(z, w_out, neurons, begin, end, d_h, y, at);
+  for (; at < columns; ++at)
+    for (int64_t place = begin; place < end; ++place) {
+      const float weight = scalar(w_out[(neurons ? neurons[place] : place) * d_h + at]);
+      for (int t = 0; t < TOKENS; ++t) y[t][at] = std::fma(weight, z[t][place], y[t][at]);
+    }
+}
+
 // Columns of y summed by one thread: few enough for the first cache, many enough for all threads.
 inline int64_t columns_together(int64_t tokens, int64_t d_h, int threads) {
-  const int64_t fitting = SUM_BYTES / 4 / std::max<int64_t>(tokens, 1), shared = (d_h + threads - 1) / threads;
+  const int64_t fitting = SUM_BYTES / 4 / std::max<int64_t>(tokens, 1);
+  const int64_t shared = (d_h + threads - 1) / threads;
   const int64_t step = 64;
   return std::max(step, std::min(fitting, shared + step - 1) / step * step);
 }
 
 template <typename Weight>
 void neuron_outputs(const float* z, const Weight* w_out, const int64_t* neurons, int64_t count,
-                    int64_t tokens, int64_t d_h, float* y, int threads) {
+                    int64_t tokens, int64_t d_h, bool every, float* y, int threads) {
   const int64_t width = columns_together(tokens, d_h, threads);
   const int64_t slices = (d_h + width - 1) / width;
   const int64_t tile = std::max<int64_t>(
@@ -325,17 +318,20 @@ void neuron_outputs(const float* z, const Weight* w_out, const int64_t* neurons,
         constexpr int TOKENS = decltype(some)::value;
         const float* of_z[TOKENS];
         float* into[TOKENS];
-        bool whole = TOKENS > 1;
+        bool whole = true;
         for (int t = 0; t < TOKENS; ++t) {
           of_z[t] = z + (token + t) * count;
           into[t] = y + (token + t) * d_h + first;
-          whole = whole && !any_zero(of_z[t], begin, end);
+          whole = whole && (every || (TOKENS > 1 && !any_zero(of_z[t], begin, end)));
         }
-        if (whole)
-          whole_output_tile<TOKENS>(of_z, w_out + first, neurons, begin, end, d_h, columns, into);
+        const Weight* of_w = w_out + first;
+        if (whole && token > 0)
+          output_columns<TOKENS>(of_z, of_w, neurons, begin, end, d_h, columns, into);
+        else if (whole)
+          output_rows<TOKENS>(of_z, of_w, neurons, begin, end, d_h, columns, every, into);
         else
           for (int t = 0; t < TOKENS; ++t)
-            output_tile(of_z[t], w_out + first, neurons, begin, end, d_h, columns, into[t]);
+            output_rows<1>(of_z + t, of_w, neurons, begin, end, d_h, columns, every, into + t);
       });
     }
   }
@@ -353,8 +349,9 @@ extern "C" {
                     threads);                                                                     \
   }                                                                                               \
   void neuron_outputs_##NAME(const float* z, const WEIGHT* w_out, const int64_t* neurons,         \
-                             int64_t count, int64_t tokens, int64_t d_h, float* y, int threads) { \
-    neuron_outputs(z, w_out, neurons, count, tokens, d_h, y, threads);                            \
+                             int64_t count, int64_t tokens, int64_t d_h, int64_t every, float* y, \
+                             int threads) {                                                       \
+    neuron_outputs(z, w_out, neurons, count, tokens, d_h, every != 0, y, threads);                \
   }
 
 SPARSING_FUNCTIONS(float32, float)

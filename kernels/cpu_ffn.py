@@ -38,13 +38,13 @@ def neuron_products(
     return products.to(x.dtype)
 
 
-def neuron_outputs(z: Tensor, w_out: Tensor, neurons: Tensor | None) -> Tensor:
+def neuron_outputs(z: Tensor, w_out: Tensor, neurons: Tensor | None, every: bool = False) -> Tensor:
     """As `kernels.ops.neuron_outputs`; z and neurons contiguous, w_out packed."""
     if z.device.type != "cpu" or compiled() is None:
-        return torch_outputs(z, w_out, neurons)
+        return torch_outputs(z, w_out, neurons, every)
     outputs = torch.empty(z.shape[0], w_out.shape[0])
     wide = z.float()
-    sizes = [z.shape[1], z.shape[0], w_out.shape[0]]
+    sizes = [z.shape[1], z.shape[0], w_out.shape[0], int(every)]
     _call("neuron_outputs", w_out, [wide, w_out, neurons], sizes, [outputs])
     return outputs.to(z.dtype)
 
@@ -69,8 +69,10 @@ def torch_products(
     return torch.zeros_like(gate).index_copy_(1, some, torch.where(wanted, products, 0))
 
 
-def torch_outputs(z: Tensor, w_out: Tensor, neurons: Tensor | None) -> Tensor:
+def torch_outputs(z: Tensor, w_out: Tensor, neurons: Tensor | None, every: bool = False) -> Tensor:
     """`neuron_outputs` with torch: columns of neurons that put something out, gathered."""
+    if every:
+        return z @ (w_out.T if neurons is None else w_out.T.index_select(0, neurons))
     some = (z != 0).any(0).nonzero().squeeze(1)
     places = some if neurons is None else neurons.index_select(0, some)
     return z.index_select(1, some) @ w_out.T.index_select(0, places)

@@ -60,52 +60,71 @@ ANY = 2**62
 
 Table = dict[torch.dtype, tuple[Crossover, ...]]
 
-# AMD EPYC, one thread; 768 x 1920 and 2304 x 5760. AVX2 on Zen 3 (and looked at again on Zen 4
-# with its instructions limited to AVX2), AVX-512 on Zen 4.
+# AMD EPYC of Zen 4, one thread; 768 x 1920 and 2304 x 5760. AVX2: its instructions limited to that.
 AVX2_MEDIUM: Table = {
     torch.float32: (
         Crossover(2, True, True, 1.0),
-        Crossover(4, True, True, 0.8),
-        Crossover(8, False, False, 0.3),
-        Crossover(16, False, False, 0.2),
-        Crossover(64, False, False, 0.1),
+        Crossover(4, True, True, 0.5),
+        Crossover(8, True, False, 0.4),
+        Crossover(16, True, False, 0.3),
+        Crossover(64, True, False, 0.1),
     ),
-    torch.bfloat16: (Crossover(1, False, True, 1.0), Crossover(ANY, True, True, 1.0)),
+    torch.bfloat16: (
+        Crossover(1, False, True, 0.7),
+        Crossover(4, True, True, 0.47),
+        Crossover(16, True, True, 0.4),
+        Crossover(64, True, True, 0.18),
+        Crossover(ANY, True, True, 0.15),
+    ),
 }
 AVX2_LARGE: Table = {
     torch.float32: (
-        Crossover(4, True, True, 1.0),
-        Crossover(8, True, False, 0.7),
-        Crossover(16, True, False, 0.3),
-        Crossover(64, False, False, 0.1),
+        Crossover(1, True, False, 0.95),
+        Crossover(2, True, True, 0.6),
+        Crossover(4, True, True, 0.4),
+        Crossover(8, True, False, 0.35),
+        Crossover(16, True, False, 0.18),
+        Crossover(64, True, False, 0.06),
     ),
-    torch.bfloat16: (Crossover(ANY, True, True, 1.0),),
+    torch.bfloat16: (
+        Crossover(1, False, True, 0.75),
+        Crossover(2, False, True, 0.65),
+        Crossover(4, True, True, 0.47),
+        Crossover(16, True, True, 0.4),
+        Crossover(64, True, True, 0.18),
+        Crossover(ANY, True, True, 0.15),
+    ),
 }
 AVX512_MEDIUM: Table = {
     torch.float32: (
-        Crossover(4, True, True, 1.0),
-        Crossover(8, False, True, 0.4),
-        Crossover(16, False, False, 0.3),
+        Crossover(2, True, True, 1.0),
+        Crossover(4, True, True, 0.6),
+        Crossover(8, True, True, 0.4),
+        Crossover(16, True, True, 0.3),
         Crossover(64, False, False, 0.1),
     ),
     torch.bfloat16: (
         Crossover(1, True, True, 0.9),
-        Crossover(2, False, True, 0.5),
-        Crossover(4, False, False, 0.25),
-        Crossover(8, False, False, 0.15),
-        Crossover(16, False, False, 0.1),
+        Crossover(2, False, True, 0.7),
+        Crossover(4, False, True, 0.45),
+        Crossover(8, False, False, 0.2),
+        Crossover(16, False, False, 0.12),
     ),
 }
 AVX512_LARGE: Table = {
     torch.float32: (
-        Crossover(8, True, True, 1.0),
-        Crossover(16, True, False, 0.4),
-        Crossover(64, False, False, 0.1),
+        Crossover(1, True, True, 1.0),
+        Crossover(2, True, True, 0.75),
+        Crossover(4, True, True, 0.45),
+        Crossover(8, True, True, 0.25),
+        Crossover(16, True, True, 0.18),
+        Crossover(64, True, False, 0.05),
     ),
     torch.bfloat16: (
         Crossover(1, True, True, 1.0),
-        Crossover(2, False, True, 0.5),
-        Crossover(4, False, True, 0.25),
+        Crossover(2, True, True, 0.6),
+        Crossover(4, False, True, 0.35),
+        Crossover(8, False, False, 0.15),
         Crossover(16, False, False, 0.1),
     ),
 }

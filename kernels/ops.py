@@ -3,7 +3,8 @@
 Written out for one token, with a list of neurons N (all of them, where there is none):
 
     neuron_products   z_i = gate_i (W x)_i      i in N; 0 where gate_i is 0 or |z_i| is too small
-    neuron_outputs    y = sum of W_out[:, i] z_i over i in N; nothing is read where z_i is 0
+    neuron_outputs    y = sum of W_out[:, i] z_i over i in N; where z_i is 0 nothing is read,
+                      unless every one is asked for
     active_output     both, one after the other, or dense where that is faster
     decode_output     the whole FFN of few tokens, by the Triton kernels on GPUs; no derivatives
 
@@ -26,7 +27,7 @@ from torch.nn import functional
 from kernels import cpu_ffn
 from kernels.activations import ACTIVATIONS
 from kernels.activity import at_least
-from kernels.crossover import on_triton, outputs_pay, sparse_pays
+from kernels.crossover import on_triton, outputs_pay, products_pay, sparse_pays
 
 
 def packed(w_out: Tensor) -> Tensor:
@@ -64,13 +65,16 @@ def _neuron_products(
     return cpu_ffn.neuron_products(x.contiguous(), weights, *arguments)
 
 
-def _neuron_outputs(z: Tensor, w_out: Tensor, neurons: Tensor | None = None) -> Tensor:
+def _neuron_outputs(
+    z: Tensor, w_out: Tensor, neurons: Tensor | None = None, every: bool = False
+) -> Tensor:
     """What some neurons put out together: (tokens, n) -> (tokens, d_h).
 
     Args:
         z: (tokens, n), float32 or bfloat16.
         w_out: (d_h, d_f) packed (`packed`), of z's dtype.
         neurons: (n,) int64, 0 <= neurons < d_f; None: all, n = d_f.
+        every: leave out none: tokens share what is read, faster where few z_i are 0.
 
     Raises:
         ValueError, TypeError: as `neuron_products`.
@@ -84,7 +88,7 @@ def _neuron_outputs(z: Tensor, w_out: Tensor, neurons: Tensor | None = None) -> 
         )
     _check_like(z, (z.shape[0], count), w_out.dtype, "z")
     return cpu_ffn.neuron_outputs(
-        z.contiguous(), w_out, neurons if neurons is None else neurons.contiguous()
+        z.contiguous(), w_out, neurons if neurons is None else neurons.contiguous(), every
     )
 
 
@@ -155,7 +159,9 @@ def recorded(*tensors: Tensor | None) -> bool:
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
 
 
-def quickly(operator: Callable[..., Tensor], x: Tensor, *arguments: Tensor | str | None) -> Tensor:
+def quickly(
+    operator: Callable[..., Tensor], x: Tensor, *arguments: Tensor | str | bool | None
+) -> Tensor:
     """Call an operator; directly, where no graph and no derivative is wanted.
 
     torch takes about 40 microseconds to find an operator that is written in Python: as long as
@@ -179,10 +185,13 @@ def dense_output(
     x: Tensor, gate: Tensor, w_in: Tensor, w_out: Tensor, thresholds: Tensor | None
 ) -> Tensor:
     """`active_output`, all neurons computed and weak ones masked by their thresholds."""
-    z = gate * functional.linear(x, w_in)
+    what = x.device.type, x.dtype, x.shape[0], w_in.numel()
+    z = gate * (
+        quickly(neuron_products, x, w_in) if products_pay(*what) else functional.linear(x, w_in)
+    )
     z = z if thresholds is None else masked(z, gate, thresholds)
-    if outputs_pay(x.device.type, x.dtype, x.shape[0], w_in.numel()):
-        return quickly(neuron_outputs, z, w_out)
+    if outputs_pay(*what):
+        return quickly(neuron_outputs, z, w_out, None, True)
     return functional.linear(z, w_out)
 
 
@@ -200,7 +209,7 @@ def _(x, weights, neurons=None, gate=None, thresholds=None):  # type: ignore[no-
 
 
 @neuron_outputs.register_fake
-def _(z, w_out, neurons=None):  # type: ignore[no-untyped-def]
+def _(z, w_out, neurons=None, every=False):  # type: ignore[no-untyped-def]
     return z.new_empty(z.shape[0], w_out.shape[0])
 
 
@@ -233,12 +242,16 @@ def _products_backward(ctx, grad: Tensor):  # type: ignore[no-untyped-def]
     return neuron_outputs(grad, weights.T, neurons), rows_grad, None, gate_grad, None
 
 
+def _outputs_inputs(ctx, inputs, output):  # type: ignore[no-untyped-def]
+    ctx.save_for_backward(*inputs[:3])
+
+
 def _outputs_backward(ctx, grad: Tensor):  # type: ignore[no-untyped-def]
     z, w_out, neurons = ctx.saved_tensors
     columns_grad = z.T @ grad
     if neurons is not None:
         columns_grad = torch.zeros_like(w_out.T).index_add_(0, neurons, columns_grad)
-    return neuron_products(grad, w_out.T, neurons), columns_grad.T, None
+    return neuron_products(grad, w_out.T, neurons), columns_grad.T, None, None
 
 
 def _active_backward(ctx, grad: Tensor):  # type: ignore[no-untyped-def]
@@ -252,7 +265,7 @@ def _active_backward(ctx, grad: Tensor):  # type: ignore[no-untyped-def]
 
 
 neuron_products.register_autograd(_products_backward, setup_context=_products_inputs)
-neuron_outputs.register_autograd(_outputs_backward, setup_context=_products_inputs)
+neuron_outputs.register_autograd(_outputs_backward, setup_context=_outputs_inputs)
 active_output.register_autograd(_active_backward, setup_context=_products_inputs)
 
 

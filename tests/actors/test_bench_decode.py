@@ -8,8 +8,10 @@ import pytest
 import torch
 
 from actors import bench_decode
-from actors.bench_decode import CONFIG, Side, cases_of, models
+from actors.bench_decode import CONFIG, LLAMA_CPP, Side, cases_of, models
+from actors.bench_llama_cpp import LlamaCppDecoder, installed
 from actors.generate import decoder_of, greedy
+from actors.model import Transformer
 from study.errors import SparsingError
 
 SMALL = replace(
@@ -26,7 +28,8 @@ def _threads() -> object:
 
 def test_sparse_and_transformers_decode_the_dense_tokens() -> None:
     found = cases_of(SMALL, 25, repeats=2)
-    assert [case.baseline for case in found] == ["the same, dense", "transformers"]
+    baselines = ["the same, dense", "transformers"]
+    assert [case.baseline for case in found] == baselines + [LLAMA_CPP] * installed()
     share = float(found[0].case.split(", ")[-1].removesuffix("% active"))
     assert share == pytest.approx(6.5, abs=2)
     assert all(case.value > 0 and case.unit == "tokens/s" for case in found)
@@ -56,3 +59,12 @@ def test_other_tokens_are_not_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench_decode, "use_sparse", broken)
     with pytest.raises(SparsingError, match="other tokens"):
         cases_of(SMALL, 5, repeats=1)
+
+
+@pytest.mark.skipif(not installed(), reason="pip install llama-cpp-python gguf")
+def test_llama_cpp_computes_the_same_model() -> None:
+    model = Transformer(replace(SMALL, activation="silu")).initialize(0).requires_grad_(False)
+    theirs = LlamaCppDecoder(model)
+    for prompt in ([3, 1, 4, 1, 5], [9, 2, 6]):
+        expected = greedy(model, prompt, 12, bench_decode.CPU).tokens
+        assert greedy(theirs, prompt, 12, bench_decode.CPU).tokens == expected

@@ -104,6 +104,7 @@ def test_products_and_outputs_of_any_shape(
     torch.testing.assert_close(
         y.double(), z.double() @ rows, rtol=1e-6, atol=1e-5 * max(1.0, float(z.abs().max()))
     )
+    torch.testing.assert_close(ops.neuron_outputs(z, w.T, neurons, every=True), y)
 
 
 @pytest.mark.parametrize("gate", [0.0, 1.0])
@@ -158,6 +159,10 @@ def test_nan_and_infinity_are_seen(way: str) -> None:
     assert y[0].isnan().all()
     assert y[1].isnan().all()
     assert ops.neuron_outputs(kept, torch.ones(4, 9).T).tolist() == [[INFINITY] * 9, [20.0] * 9]
+    lost = torch.ones(4, 9)
+    lost[1] = INFINITY
+    assert ops.neuron_outputs(kept[1:], lost.T).tolist() == [[20.0] * 9]
+    assert ops.neuron_outputs(kept[1:], lost.T, every=True).isnan().all()
 
 
 def test_given_list_and_masks(way: str) -> None:
@@ -197,22 +202,29 @@ def test_bfloat16_has_the_masks_and_values_of_the_dense_way(way: str) -> None:
     torch.testing.assert_close(module(x), expected, rtol=2e-2, atol=2e-3)
 
 
-def test_a_token_is_the_same_alone_in_a_batch_and_with_more_threads() -> None:
+@pytest.mark.parametrize("active", [0.2, 1.0])
+@pytest.mark.parametrize("every", [False, True])
+def test_a_token_is_the_same_alone_in_a_batch_and_with_more_threads(
+    active: float, every: bool
+) -> None:
     x, w = torch.randn(9, 300), torch.randn(400, 300)
-    gate = torch.randn(9, 400) * (torch.rand(9, 400) < 0.2)
+    gate = torch.randn(9, 400) * (torch.rand(9, 400) < active)
     before = torch.get_num_threads()
     results = []
     for threads in (1, 2, 3):
         torch.set_num_threads(threads)
         z = ops.neuron_products(x, w, None, gate)
-        results.append(ops.neuron_outputs(z, w.T))
+        results.append(ops.neuron_outputs(z, w.T, None, every))
         for token in range(9):
             one = ops.neuron_products(x[token : token + 1], w, None, gate[token : token + 1])
             assert torch.equal(one, z[token : token + 1])
-            assert torch.equal(ops.neuron_outputs(one, w.T), results[0][token : token + 1])
+            alone = ops.neuron_outputs(one, w.T, None, every)
+            assert torch.equal(alone, results[0][token : token + 1])
     torch.set_num_threads(before)
     assert torch.equal(results[0], results[1])
     assert torch.equal(results[0], results[2])
+    if every:
+        assert torch.equal(results[0], ops.neuron_outputs(z, w.T))
 
 
 @pytest.mark.parametrize("thresholds", [None, torch.full((30,), 0.4)])
@@ -249,6 +261,7 @@ def test_operators_are_what_torch_expects() -> None:
     torch.library.opcheck(ops.neuron_products, (x, w, neurons, gate[:, :3]))
     torch.library.opcheck(ops.neuron_products, (x, w, None, gate, thresholds))
     torch.library.opcheck(ops.neuron_outputs, (gate, w_out))
+    torch.library.opcheck(ops.neuron_outputs, (gate, w_out, None, True))
     torch.library.opcheck(ops.neuron_outputs, (gate[:, :3], w_out, neurons))
     torch.library.opcheck(ops.active_output, (x, gate, w, w_out, thresholds))
     whole = [t.detach() for t in (x, w, w, w_out)]
