@@ -20,6 +20,7 @@ from actors.measure_model import Subject
 from actors.measure_tokens import Sequences
 from actors.model import Transformer
 from kernels.activity import Rule, StraightforwardRelu
+from kernels.linear import quicken
 from kernels.thresholds import NeuronThresholds
 from study.errors import DefinitionError
 
@@ -78,8 +79,9 @@ class Generated:
 
 
 def decoder_of(subject: Subject) -> Decoder:
-    """The subject's model as a decoder."""
+    """The subject's model as a decoder, its linear layers fast for few tokens from now on."""
     model = subject.model
+    quicken(model)
     return model if isinstance(model, Transformer) else HuggingFaceDecoder(model)
 
 

@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from actors.past import Past, PastTokens
 from kernels.ffn import GatedFFN
+from kernels.ops import linear
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,7 +168,7 @@ class Transformer(nn.Module):
 
     def _logits(self, x: Tensor) -> Tensor:
         x = self.norm(x) / self.config.width
-        return functional.linear(x, self.embedding.weight).float()
+        return linear(x, self.embedding.weight).float()
 
     def _positions(self, start: int, end: int) -> tuple[Tensor, Tensor]:
         """Rotary tables on the model's device, made once and grown when needed."""

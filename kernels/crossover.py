@@ -1,7 +1,7 @@
 """Where sparse products are faster than dense ones: measured, not tuned at run time.
 
-Dense here: by the same packed W_out, whose product takes torch up to 15 % longer in float32, and
-several times as long in bfloat16 without instructions for it.
+Dense here: by the same packed W_out, by our product or torch's, whichever is faster. It takes torch
+up to 15 % longer in float32, and several times as long in bfloat16 without instructions for it.
 
 Measured with `python -m kernels.measure_crossover`; every process with this table decides alike.
 A device without a measured table computes densely.
@@ -23,7 +23,7 @@ class Crossover:
 
     tokens: int
     products: bool
-    """Our product of all neurons with x is faster than torch's."""
+    """Our product of all rows with x is faster than torch's."""
     outputs: bool
     """So is ours of all neurons' outputs, W_out packed."""
     active: float

@@ -18,15 +18,15 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from kernels.activations import ACTIVATIONS, name_of
 from kernels.activity import Cett, Rule, StraightforwardRelu, out_norms
-from kernels.crossover import decode_pays, may_pay, measured, products_pay, tiles_may_pay
+from kernels.crossover import decode_pays, may_pay, measured, tiles_may_pay
 from kernels.ops import (
     active_output,
     decode_output,
     dense_output,
+    linear,
     neuron_outputs,
     neuron_products,
     packed,
@@ -158,12 +158,8 @@ class GatedFFN(nn.Module):
         if tiles_may_pay(x.device, x.dtype, x.shape[0], w_gate.numel()):
             gate = self.sigma(gate_products(x, w_gate))
             return tiled_output(x, gate, w_in, w_out, self.thresholds)
-        what = x.device.type, x.dtype, x.shape[0], w_gate.numel()
-        if products_pay(*what):
-            gate = self.sigma(quickly(neuron_products, x, w_gate))
-        else:
-            gate = self.sigma(functional.linear(x, w_gate))
-        if not may_pay(*what):
+        gate = self.sigma(linear(x, w_gate))
+        if not may_pay(x.device.type, x.dtype, x.shape[0], w_gate.numel()):
             return dense_output(x, gate, w_in, w_out, self.thresholds)
         return quickly(active_output, x, gate, w_in, w_out, self.thresholds)
 

@@ -181,16 +181,30 @@ _DIRECT: dict[Any, Callable[..., Tensor]] = {
 }
 
 
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`functional.linear`, by `neuron_products` where that is faster (`kernels.crossover`).
+
+    Args:
+        x: (..., in).
+        weight: (out, in).
+        bias: (out,).
+    """
+    tokens = x.numel() // max(x.shape[-1], 1)
+    ours = products_pay(x.device.type, x.dtype, tokens, weight.numel()) and weight.is_contiguous()
+    if not ours or x.dtype != weight.dtype or recorded(x, weight, bias):
+        return functional.linear(x, weight, bias)
+    products = quickly(neuron_products, x.reshape(-1, x.shape[-1]), weight)
+    products = products.view(*x.shape[:-1], weight.shape[0])
+    return products if bias is None else products + bias
+
+
 def dense_output(
     x: Tensor, gate: Tensor, w_in: Tensor, w_out: Tensor, thresholds: Tensor | None
 ) -> Tensor:
     """`active_output`, all neurons computed and weak ones masked by their thresholds."""
-    what = x.device.type, x.dtype, x.shape[0], w_in.numel()
-    z = gate * (
-        quickly(neuron_products, x, w_in) if products_pay(*what) else functional.linear(x, w_in)
-    )
+    z = gate * linear(x, w_in)
     z = z if thresholds is None else masked(z, gate, thresholds)
-    if outputs_pay(*what):
+    if outputs_pay(x.device.type, x.dtype, x.shape[0], w_in.numel()):
         return quickly(neuron_outputs, z, w_out, None, True)
     return functional.linear(z, w_out)
 

@@ -49,7 +49,7 @@ def own(activation: str = "relu") -> Subject:
 def take_sparse_ways(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also for layers so small that the crossover would compute them densely."""
     monkeypatch.setattr("kernels.ffn.may_pay", lambda *_: True)
-    monkeypatch.setattr("kernels.ffn.products_pay", lambda *_: True)
+    monkeypatch.setattr("kernels.ops.products_pay", lambda *_: True)
     monkeypatch.setattr("kernels.ops.sparse_pays", lambda *_: True)
 
 

@@ -151,19 +151,32 @@ def test_coordinate_check_activations_do_not_grow_with_width() -> None:
             assert 0.4 < moved[d_h][index] / narrow < 2.5, (index, moved)
 
 
-def best_rate(d_h: int, *, mup: bool) -> int:
-    """Index of the learning rate, in factors of two, with the lowest loss over two seeds."""
+def losses_by_rate(d_h: int, *, mup: bool) -> list[float]:
+    """Mean losses of two seeds, at learning rates in factors of two."""
     rates = [0.01 * 2**k for k in range(-4, 3)]
-    losses = [
-        sum(train_steps(model_of_width(d_h, seed), peak, 150, mup=mup) for seed in (0, 1))
+    return [
+        sum(train_steps(model_of_width(d_h, seed), peak, 150, mup=mup) for seed in (0, 1)) / 2
         for peak in rates
     ]
-    return min(range(len(rates)), key=losses.__getitem__)
+
+
+def shift(narrow: list[float], wide: list[float]) -> int:
+    """By how many factors of two the wide model's rates must grow for the narrow one's losses.
+
+    From the whole curves: near the best rate they are flat, and which is lowest is chance.
+    """
+
+    def apart(by: int) -> float:
+        pairs = [(narrow[i + by], wide[i]) for i in range(len(wide)) if 0 <= i + by < len(narrow)]
+        return sum(abs(a - b) for a, b in pairs) / len(pairs)
+
+    return min(range(-2, 5), key=apart)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)  # on a busy machine
 def test_the_best_learning_rate_does_not_move_with_width() -> None:
     """Four times wider: muP's best rate stays, without muP's factors it falls by four."""
-    assert best_rate(256, mup=True) == best_rate(64, mup=True)
-    assert best_rate(256, mup=False) <= best_rate(64, mup=False) - 2
+    narrow = losses_by_rate(64, mup=True)
+    assert shift(narrow, losses_by_rate(256, mup=True)) == 0
+    assert shift(narrow, losses_by_rate(256, mup=False)) == 2

@@ -24,7 +24,7 @@ INFINITY = float("inf")
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Each way of computing, also where the crossover would take the dense one."""
     monkeypatch.setattr(ops, "sparse_pays", lambda *_: True)
-    monkeypatch.setattr(ffn, "products_pay", lambda *_: True)
+    monkeypatch.setattr(ops, "products_pay", lambda *_: True)
     monkeypatch.setattr(ffn, "may_pay", lambda *_: True)
     if request.param == "gathered":
         monkeypatch.setattr(cpu_ffn, "compiled", lambda: None)
