@@ -264,6 +264,7 @@ inline void output_block(const float* const* z, const Weight* w_out, const int64
   for (int64_t place = begin; place < end; ++place) {
     const Weight* row = w_out + (neurons ? neurons[place] : place) * d_h + at;
     Floats amounts[TOKENS];
+    // In all lanes, by one instruction: - 0 is nothing to do, + 0 would make a 0 of -0.
     for (int t = 0; t < TOKENS; ++t) amounts[t] = z[t][place] - Floats{};
     for (int v = 0; v < VECTORS; ++v) {
       const Floats weights = kept(load(row + v * LANES));
