@@ -85,19 +85,33 @@ class Subject:
         return found
 
     @torch.no_grad()
-    def divergences(self, sequences: Sequences, rules: Sequence[Rule]) -> np.ndarray:
+    def predictions(self, sequences: Sequences, visit: Visit | None = None) -> list[Tensor]:
+        """Log-probabilities (sequences, positions, vocabulary), forward by forward; few of them
+        fit into memory. `visit` as for `losses`."""
+        found = []
+        for batch, tokens in self._batches(sequences):
+            with self._watched(batch, visit):
+                logits = self._logits(tokens[:, :-1].clamp(min=0))
+            found.append(logits.float().log_softmax(-1))
+        return found
+
+    @torch.no_grad()
+    def divergences(
+        self, sequences: Sequences, dense: list[Tensor], rules: Sequence[Rule]
+    ) -> np.ndarray:
         """KL(dense || with rules) of the predictions in nats, summed over tokens: (n,) float64.
 
         The expected rise of the loss on text as the dense model writes it: near to the rise on real
         text, and known from far fewer tokens.
+
+        Args:
+            dense: the dense model's `predictions` of the sequences.
         """
         found = np.zeros(len(sequences))
-        for batch, tokens in self._batches(sequences):
-            inputs = tokens[:, :-1].clamp(min=0)
-            dense = self._logits(inputs).float().log_softmax(-1)
+        for (batch, tokens), expected in zip(self._batches(sequences), dense, strict=True):
             with self.sparse(rules):
-                sparse = self._logits(inputs).float().log_softmax(-1)
-            each = functional.kl_div(sparse, dense, log_target=True, reduction="none").sum(-1)
+                sparse = self._logits(tokens[:, :-1].clamp(min=0)).float().log_softmax(-1)
+            each = functional.kl_div(sparse, expected, log_target=True, reduction="none").sum(-1)
             each = each.masked_fill(tokens[:, 1:] == PADDING, 0)
             found[batch] = each.sum(1, dtype=torch.float64).cpu().numpy()
         return found

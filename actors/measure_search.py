@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from actors.measure_interval import DRAWS, ThresholdDraws, cett_shifts, drawn_means, draws
-from actors.measure_model import Subject
+from actors.measure_model import FORWARD_LOGITS, Subject, Visit
 from actors.measure_secant import excess, roughness, solve
 from actors.measure_tokens import PADDING, Sequences
 from kernels.activity import Cett
@@ -35,7 +35,8 @@ FIRST_SLOPE = 2.5
 """d log(PPL rise) / d log(CETT) before it is known: the loss is flat around the dense model."""
 
 SAMPLE, SAMPLE_TOKENS = 0.125, 2048
-"""Share of the sequences for the first, rough search, and tokens that are enough for it."""
+"""Share of the sequences for the first, rough search, and tokens that are enough for it; fewer
+where their predictions, which are kept, would take more memory than a forward's."""
 
 PILOT_TOKENS = 128
 """Tokens of the sample whose tails are walked in full, to tell where thresholds lie."""
@@ -71,7 +72,9 @@ class Probe:
     def __init__(self, subject: Subject, choose: Sequences, profile: Profile | None = None) -> None:
         self.subject = subject
         self.choose = choose
-        self.sample = choose.sample(min(SAMPLE, SAMPLE_TOKENS / choose.counts.sum()))
+        most = min(SAMPLE_TOKENS, FORWARD_LOGITS // subject.vocabulary_size)
+        self.sample = choose.sample(min(SAMPLE, most / choose.counts.sum()))
+        self._predictions: list[Tensor] | None = None
         self.profile = profile or self._look()
 
     def rough_thresholds(self, cett: float) -> list[float]:
@@ -109,7 +112,10 @@ class Probe:
     def rough_ratio(self, cett: float) -> float:
         """PPL ratio to be expected, by the sample's predictions at rough thresholds."""
         rules = [Cett(eps) for eps in self.rough_thresholds(cett)]
-        return math.exp(self.sample.mean(self.subject.divergences(self.sample, rules)))
+        if self._predictions is None:
+            self._predictions = self.subject.predictions(self.sample)
+        apart = self.subject.divergences(self.sample, self._predictions, rules)
+        return math.exp(self.sample.mean(apart))
 
     def cett_drawn(self, cett: float) -> np.ndarray:
         """log(mean CETT of each bootstrap draw / CETT) of each layer: (layers, DRAWS)."""
@@ -139,7 +145,8 @@ class Probe:
         count = len(self.sample)
         windows = {n: CettWindow(sequences=count) for n in range(len(self.subject.ffns))}
         stride = max(1, math.ceil(self.sample.counts.sum() / PILOT_TOKENS))
-        self._pass(self.sample, windows, stride)
+        visit = self._into(windows, self.sample, stride)
+        self._predictions = self.subject.predictions(self.sample, visit)
         curves = [w.curve(PILOT_POINTS) for w in windows.values()]
         neurons = [ffn.w_out.in_features for ffn in self.subject.ffns]
         return Profile(
@@ -162,14 +169,14 @@ class Probe:
             )
             for layer, (centre, reach) in wanted.items()
         }
-        self.profile.dense_losses = self._pass(self.choose, opened)
+        self.profile.dense_losses = self.subject.losses(
+            self.choose, self._into(opened, self.choose)
+        )
         for layer, window in opened.items():
             self.profile.windows[layer] = window
 
-    def _pass(
-        self, sequences: Sequences, windows: dict[int, CettWindow], stride: int = 1
-    ) -> np.ndarray:
-        """Dense losses; the windows take in every `stride`-th token."""
+    def _into(self, windows: dict[int, CettWindow], sequences: Sequences, stride: int = 1) -> Visit:
+        """What takes every `stride`-th token of a dense pass over the sequences into windows."""
 
         def visit(layer: int, batch: slice, _: Tensor, z: Tensor, out: Tensor) -> None:
             if layer not in windows:
@@ -187,7 +194,7 @@ class Probe:
                 owner,
             )
 
-        return self.subject.losses(sequences, visit)
+        return visit
 
 
 @dataclass(kw_only=True)
