@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import torch
@@ -38,6 +39,7 @@ from actors.measure_model import Subject
 from actors.measure_search import Probe, search_cett
 from actors.measure_tokens import Sequences, of_half
 from actors.model import ModelConfig
+from kernels import crossing
 from kernels.activity import Cett, at_least, contributions, out_norms
 from study.bench import Case, measured_once
 from study.errors import SparsingError
@@ -240,12 +242,16 @@ def dense_flops(subject: Subject, choose: Sequences) -> float:
 
 
 def counted_flops(work: Callable[[], object]) -> float:
-    """Floating-point operations of products, of walking and of norms."""
+    """Floating-point operations of products, of walking and of norms.
+
+    Walked by torch, whose operations can be counted; the compiled way has as many.
+    """
     twice = {
         operation: lambda shape, *_, out_shape=None, **__: 2 * math.prod(shape)
         for operation in (torch.ops.aten.addcmul, torch.ops.aten.linalg_vector_norm)
     }
-    with FlopCounterMode(display=False, custom_mapping=twice) as counter:
+    by_torch = mock.patch.object(crossing, "compiled", return_value=None)
+    with by_torch, FlopCounterMode(display=False, custom_mapping=twice) as counter:
         work()
     return float(counter.get_total_flops())
 

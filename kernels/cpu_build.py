@@ -1,7 +1,7 @@
-"""Compiles kernels/cpu_ffn.cpp for this processor, once, and loads it.
+"""Compiles kernels/cpu_*.cpp for this processor, once, and loads them.
 
 The library lies in `SPARSING_KERNEL_CACHE` (default `~/.cache/sparsing/kernels`), named by the
-hash of all that it depends on: source, flags, compiler, processor. It is moved there when it is
+hash of all that it depends on: sources, flags, compiler, processor. It is moved there when it is
 whole, so that processes need no lock and never see half a file: two that start together compile
 twice, and the second replaces the first's by an equal one.
 """
@@ -21,7 +21,10 @@ from pathlib import Path
 
 log = logging.getLogger(__name__)
 
-SOURCE = Path(__file__).with_name("cpu_ffn.cpp")
+HERE = Path(__file__).parent
+SOURCES = [HERE / "cpu_ffn.cpp", HERE / "cpu_walk.cpp"]
+READ = [*SOURCES, HERE / "cpu_lanes.h"]
+"""Sources and what they include."""
 FLAGS = ["-O3", "-march=native", "-std=c++17", "-fPIC", "-shared", "-fopenmp"]
 COMPILE_SECONDS = 120
 
@@ -39,7 +42,7 @@ def compiled() -> ctypes.CDLL | None:
         reason = error.stderr.strip().splitlines()[:1]
     except (OSError, subprocess.TimeoutExpired) as error:
         reason = [str(error)]
-    log.warning("%s cannot compile %s %s: sparse FFNs gather with torch", compiler, SOURCE, reason)
+    log.warning("%s cannot compile %s %s: sparse FFNs gather with torch", compiler, HERE, reason)
     return None
 
 
@@ -51,7 +54,7 @@ def cache_folder() -> Path:
 
 
 def library(compiler: str, folder: Path) -> Path:
-    """The library of this source, compiler and processor; compiled if it is not there yet.
+    """The library of these sources, compiler and processor; compiled if it is not there yet.
 
     Raises:
         subprocess.CalledProcessError: the compiler failed.
@@ -59,13 +62,13 @@ def library(compiler: str, folder: Path) -> Path:
     """
     version = _run([compiler, "--version"])
     about = "\0".join([*FLAGS, version, _processor()]).encode()
-    name = hashlib.sha256(SOURCE.read_bytes() + about).hexdigest()[:24]
-    path = folder / f"cpu_ffn-{name}.so"
+    text = b"\0".join(path.read_bytes() for path in READ)
+    path = folder / f"cpu-{hashlib.sha256(text + about).hexdigest()[:24]}.so"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         with tempfile.TemporaryDirectory(dir=folder) as made:
             unfinished = Path(made) / path.name
-            _run([compiler, *FLAGS, str(SOURCE), "-o", str(unfinished)])
+            _run([compiler, *FLAGS, *map(str, SOURCES), "-o", str(unfinished)])
             unfinished.replace(path)
         log.info("compiled %s", path)
     return path

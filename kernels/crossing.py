@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 
 from kernels.activity import at_least, contributions, out_norms
+from kernels.cpu_build import compiled
+from kernels.cpu_walk import walk_tails
 
 WALKED_TOKENS = 512
 """Tokens whose tails are walked together; few enough that they stay in the processor's cache."""
@@ -210,13 +212,29 @@ def walk(
     Returns:
         The change of ||tail||, (n,) float64, and the order of the contributions it is in.
     """
+    if tails.device.type == "cpu" and compiled() is not None:
+        order = _by_token_and_size(token, value)
+        token, neuron = token[order], neuron[order]
+        starts = torch.searchsorted(token, torch.arange(len(tails) + 1))
+        return walk_tails(tails, starts, neuron, z[token, neuron], columns), order
+    return _walk_all(tails, token, neuron, value, z, columns)
+
+
+def _by_token_and_size(token: Tensor, value: Tensor) -> Tensor:
+    """One sort by both: the bits of positive floats are ordered as the floats are."""
+    return ((token << 32) | value.view(torch.int32)).argsort()
+
+
+def _walk_all(
+    tails: Tensor, token: Tensor, neuron: Tensor, value: Tensor, z: Tensor, columns: Tensor
+) -> tuple[Tensor, Tensor]:
+    """`walk` with torch: all tokens go one step, then all go the next."""
     counts = torch.bincount(token, minlength=len(tails))
     # Tokens by their counts, so that those still walked in a step are the first.
     by_count = counts.argsort(descending=True)
     place = torch.empty_like(by_count)
     place[by_count] = torch.arange(len(tails), device=tails.device)
-    # One sort by token and size: the bits of positive floats are ordered as the floats are.
-    order = ((place[token] << 32) | value.view(torch.int32)).argsort()
+    order = _by_token_and_size(place[token], value)
     column = place[token[order]]
     starts = counts[by_count].cumsum(0) - counts[by_count]
     rank = torch.arange(len(token), device=tails.device) - starts[column]

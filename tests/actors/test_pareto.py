@@ -138,13 +138,15 @@ def test_cost_is_as_documented() -> None:
     """One forward of the reporting half and a sparse one for each point; under three to choose."""
     subject = subject_of("silu")
     seen: dict[int, int] = {}
-    losses = subject.losses
 
-    def counted(sequences, visit=None):
-        seen[len(sequences)] = seen.get(len(sequences), 0) + 1
-        return losses(sequences, visit)
+    def counted(passes):
+        def run(sequences, visit=None):
+            seen[len(sequences)] = seen.get(len(sequences), 0) + 1
+            return passes(sequences, visit)
 
-    subject.losses = counted
+        return run
+
+    subject.losses, subject.predictions = map(counted, (subject.losses, subject.predictions))
     report = REPORT.take(np.arange(len(REPORT) - 1))
     points = list(pareto(subject, CHOOSE, report, RATIOS[:4]))
     assert len(points) == 12
