@@ -19,6 +19,9 @@ import tempfile
 from functools import lru_cache
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 log = logging.getLogger(__name__)
 
 HERE = Path(__file__).parent
@@ -44,6 +47,18 @@ def compiled() -> ctypes.CDLL | None:
         reason = [str(error)]
     log.warning("%s cannot compile %s %s: sparse FFNs gather with torch", compiler, HERE, reason)
     return None
+
+
+def call(
+    name: str, before: list[Tensor | None], sizes: list[int], after: list[Tensor | None]
+) -> None:
+    """Call a compiled function: tensors, sizes, tensors, and the number of threads."""
+    function = getattr(compiled(), name)
+    if function.argtypes is None:
+        kinds = (ctypes.c_void_p, before), (ctypes.c_int64, sizes), (ctypes.c_void_p, after)
+        function.argtypes = [kind for kind, some in kinds for _ in some] + [ctypes.c_int]
+    pointers = [[t if t is None else t.data_ptr() for t in some] for some in (before, after)]
+    function(*pointers[0], *sizes, *pointers[1], torch.get_num_threads())
 
 
 def cache_folder() -> Path:

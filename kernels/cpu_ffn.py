@@ -7,13 +7,11 @@ token's result is the same to the bit alone and in a batch, with one thread and 
 
 from __future__ import annotations
 
-import ctypes
-
 import torch
 from torch import Tensor
 
 from kernels.activity import at_least
-from kernels.cpu_build import compiled
+from kernels.cpu_build import call, compiled
 
 DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 
@@ -34,7 +32,8 @@ def neuron_products(
     wide, wide_gate = x.float(), gate if gate is None else gate.float()
     sizes = [count, x.shape[0], x.shape[1]]
     after = [wide_gate, thresholds, products]
-    _call("neuron_products", weights, [wide, weights, neurons], sizes, after)
+    name = f"neuron_products_{DTYPES[weights.dtype]}"
+    call(name, [wide, weights, neurons], sizes, after)
     return products.to(x.dtype)
 
 
@@ -45,7 +44,8 @@ def neuron_outputs(z: Tensor, w_out: Tensor, neurons: Tensor | None, every: bool
     outputs = torch.empty(z.shape[0], w_out.shape[0])
     wide = z.float()
     sizes = [z.shape[1], z.shape[0], w_out.shape[0], int(every)]
-    _call("neuron_outputs", w_out, [wide, w_out, neurons], sizes, [outputs])
+    name = f"neuron_outputs_{DTYPES[w_out.dtype]}"
+    call(name, [wide, w_out, neurons], sizes, [outputs])
     return outputs.to(z.dtype)
 
 
@@ -76,19 +76,3 @@ def torch_outputs(z: Tensor, w_out: Tensor, neurons: Tensor | None, every: bool 
     some = (z != 0).any(0).nonzero().squeeze(1)
     places = some if neurons is None else neurons.index_select(0, some)
     return z.index_select(1, some) @ w_out.T.index_select(0, places)
-
-
-def _call(
-    name: str,
-    weights: Tensor,
-    before: list[Tensor | None],
-    sizes: list[int],
-    after: list[Tensor | None],
-) -> None:
-    """Call a compiled function: tensors, sizes, tensors, and the number of threads."""
-    function = getattr(compiled(), f"{name}_{DTYPES[weights.dtype]}")
-    if function.argtypes is None:
-        kinds = (ctypes.c_void_p, before), (ctypes.c_int64, sizes), (ctypes.c_void_p, after)
-        function.argtypes = [kind for kind, some in kinds for _ in some] + [ctypes.c_int]
-    pointers = [[t if t is None else t.data_ptr() for t in some] for some in (before, after)]
-    function(*pointers[0], *sizes, *pointers[1], torch.get_num_threads())

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
-
 import torch
 from torch import Tensor
 
-from kernels.cpu_build import compiled
+from kernels.cpu_build import call
 
 
 def walk_tails(
@@ -27,10 +25,8 @@ def walk_tails(
     """
     rises = torch.empty(len(neurons), dtype=torch.float64)
     # Named, so that they live until the call is over.
-    given = [t.contiguous() for t in (tails, starts, neurons, amounts, columns)]
-    function = compiled().walk_tails  # type: ignore[union-attr]
-    pointer, size = ctypes.c_void_p, ctypes.c_int64
-    function.argtypes = [*[pointer] * 5, size, size, pointer, ctypes.c_int]
-    pointers = [t.data_ptr() for t in given]
-    function(*pointers, *tails.shape, rises.data_ptr(), torch.get_num_threads())
+    given: list[Tensor | None] = [
+        t.contiguous() for t in (tails, starts, neurons, amounts, columns)
+    ]
+    call("walk_tails", given, list(tails.shape), [rises])
     return rises

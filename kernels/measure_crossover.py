@@ -1,7 +1,7 @@
 """`python -m kernels.measure_crossover`: measures the table of `kernels.crossover`, and prints it.
 
 For each number of tokens, in processor time of one thread, interleaved: our products with all
-all neurons, in and out, against torch's; leaving out against computing all after the gate, by the
+neurons, in and out, against torch's; leaving out against computing all after the gate, by the
 faster of both, at falling active fractions, independent between tokens (the worst case for reading
 weights once); and computing all against torch, W_out as torch likes it best.
 """
