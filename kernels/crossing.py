@@ -16,9 +16,9 @@ import math
 import torch
 from torch import Tensor
 
-from kernels.activity import at_least, contributions, out_norms
-from kernels.cpu_build import compiled
-from kernels.cpu_walk import walk_tails
+from sparsing.kernels.activity import at_least, contributions, out_norms
+from sparsing.kernels.cpu.build import compiled
+from sparsing.kernels.cpu.walk import walk_tails
 
 WALKED_TOKENS = 512
 """Tokens whose tails are walked together; few enough that they stay in the processor's cache."""

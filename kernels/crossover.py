@@ -3,8 +3,8 @@
 Dense here: by the same packed W_out, by our product or torch's, whichever is faster. It takes torch
 up to 15 % longer in float32, and several times as long in bfloat16 without instructions for it.
 
-Measured with `python -m kernels.measure_crossover`; every process with this table decides alike.
-A device without a measured table computes densely.
+Measured with `python -m sparsing.kernels.measure_crossover`; every process with this table decides
+alike. A device without a measured table computes densely.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import torch
 
-from kernels.cpu_build import compiled
+from sparsing.kernels.cpu.build import compiled
 
 
 @dataclass(frozen=True)

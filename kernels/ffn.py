@@ -7,7 +7,7 @@ One module computes it in four ways, by the same weights:
     ffn.use_exact(rule) exact: the gate of all neurons, then only the active ones; fast
     ffn(x, neurons)     given: only the neurons of a list or mask
 
-What counts as active is defined in `kernels.activity`, once.
+What counts as active is defined in `sparsing.kernels.activity`, once.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from kernels.activations import ACTIVATIONS, name_of
-from kernels.activity import Cett, Rule, StraightforwardRelu, out_norms
-from kernels.crossover import decode_pays, may_pay, measured, tiles_may_pay
-from kernels.ops import (
+from sparsing.kernels.activations import ACTIVATIONS, name_of
+from sparsing.kernels.activity import Cett, Rule, StraightforwardRelu, out_norms
+from sparsing.kernels.crossover import decode_pays, may_pay, measured, tiles_may_pay
+from sparsing.kernels.ops import (
     active_output,
     decode_output,
     dense_output,
@@ -33,8 +33,8 @@ from kernels.ops import (
     quickly,
     recorded,
 )
-from kernels.thresholds import NeuronThresholds, neuron_thresholds
-from kernels.tiled import gate_products, tiled_output
+from sparsing.kernels.thresholds import NeuronThresholds, neuron_thresholds
+from sparsing.kernels.tiled import gate_products, tiled_output
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from kernels.ops import linear
+from sparsing.kernels.ops import linear
 
 
 class Linear(nn.Linear):

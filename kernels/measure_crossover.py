@@ -1,4 +1,4 @@
-"""`python -m kernels.measure_crossover`: measures the table of `kernels.crossover`, and prints it.
+"""`python -m sparsing.kernels.measure_crossover`: measures and prints the table of `crossover`.
 
 For each number of tokens, in processor time of one thread, interleaved: our products with all
 neurons, in and out, against torch's; leaving out against computing all after the gate, by the
@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from kernels import cpu_ffn
-from kernels.cpu_build import compiled
-from kernels.ops import packed
+from sparsing.kernels.cpu import ffn as cpu_ffn
+from sparsing.kernels.cpu.build import compiled
+from sparsing.kernels.ops import packed
 
 SHAPES = [(768, 1920), (2304, 5760)]
 """d_h and d_f: a 0.1B and a 2.4B model's; within the third cache, and beyond it."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kernels.activity import at_least, contributions
+from sparsing.kernels.activity import at_least, contributions
 
 
 def products(x: Tensor, w: Tensor, active: Tensor) -> Tensor:
@@ -31,7 +31,7 @@ def lists(active: Tensor, rows: int) -> list[list[int]]:
 
 
 def weak_outputs(z: Tensor, norms: Tensor, columns: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """As `kernels.weak.weak_outputs`."""
+    """As `sparsing.kernels.weak.weak_outputs`."""
     active = at_least(contributions(z, norms), eps)
     outputs = torch.where(active, 0, z) @ columns
     return outputs.float(), active.sum(1, dtype=torch.int32)

@@ -24,10 +24,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from kernels import cpu_ffn
-from kernels.activations import ACTIVATIONS
-from kernels.activity import at_least
-from kernels.crossover import on_triton, outputs_pay, products_pay, sparse_pays
+from sparsing.kernels.activations import ACTIVATIONS
+from sparsing.kernels.activity import at_least
+from sparsing.kernels.cpu import ffn as cpu_ffn
+from sparsing.kernels.crossover import on_triton, outputs_pay, products_pay, sparse_pays
 
 
 def packed(w_out: Tensor) -> Tensor:
@@ -84,7 +84,7 @@ def _neuron_outputs(
     if not w_out.T.is_contiguous():
         raise ValueError(
             f"w_out has strides {w_out.stride()}, not (1, d_h): pack it once, "
-            "with GatedFFN.pack() or kernels.ops.packed(w_out)"
+            "with GatedFFN.pack() or sparsing.kernels.ops.packed(w_out)"
         )
     _check_like(z, (z.shape[0], count), w_out.dtype, "z")
     return cpu_ffn.neuron_outputs(
@@ -121,13 +121,13 @@ def _decode_output(
     """The gated FFN of few tokens, active neurons only: (tokens, d_h) -> (tokens, d_h).
 
     On GPUs, and on processors where Triton interprets (`TRITON_INTERPRET=1`), by
-    `kernels.triton_decode`; on processors by the compiled products.
+    `sparsing.kernels.gpu.decode`; on processors by the compiled products.
 
     Args:
         x: (tokens, d_h); float32 or bfloat16, on GPUs also float16.
         w_gate, w_in: (d_f, d_h) contiguous, of x's dtype.
         w_out: (d_h, d_f) packed (`packed`).
-        activation: a name of `kernels.activations`.
+        activation: a name of `sparsing.kernels.activations`.
         thresholds: (d_f,) float32, on |z_i|; None: neurons whose gate is not 0.
 
     Raises:
@@ -135,7 +135,7 @@ def _decode_output(
     """
     if on_triton(x.device):
         # Here, for a process without a GPU need not pay for loading Triton.
-        from kernels import triton_decode
+        from sparsing.kernels.gpu import decode as triton_decode
 
         return triton_decode.decode(x.contiguous(), w_gate, w_in, w_out, activation, thresholds)
     if activation not in ACTIVATIONS:

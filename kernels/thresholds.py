@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from kernels.activity import at_least
+from sparsing.kernels.activity import at_least
 
 FORMAT = "sparsing-thresholds-1"
 
@@ -50,7 +50,7 @@ class NeuronThresholds:
     """(d_f,), float32."""
 
     def active(self, gate: Tensor, intermediate: Tensor, norms: Tensor) -> Tensor:
-        """As in `kernels.activity.Rule`."""
+        """As in `sparsing.kernels.activity.Rule`."""
         return at_least(intermediate.abs(), self.thresholds.to(intermediate.device))
 
 

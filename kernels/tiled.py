@@ -5,9 +5,9 @@
     gate_products   x w.T, whose gradient is 0 wherever the gate's is
 
 Each one's derivatives are the others, so that forward and backward have the same two kernels
-(`kernels.triton_tiles`): of the nine products of a training step, all but the gate's own use zeros.
+(`kernels.gpu.tiles`): of the nine products of a training step, all but the gate's own use zeros.
 Where a GPU was not measured, or too much is listed for leaving out to pay, they compute densely
-(`kernels.naive`); processors do so always. Nothing is dropped either way.
+(`sparsing.kernels.naive`); processors do so always. Nothing is dropped either way.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from kernels import naive
-from kernels.activity import at_least
-from kernels.crossover import on_triton, tiles_pay
+from sparsing.kernels import naive
+from sparsing.kernels.activity import at_least
+from sparsing.kernels.crossover import on_triton, tiles_pay
 
 
 def tiled_output(
     x: Tensor, gate: Tensor, w_in: Tensor, w_out: Tensor, thresholds: Tensor | None = None
 ) -> Tensor:
-    """FFN output from x and the gate s, as `kernels.ops.active_output`, with derivatives.
+    """FFN output from x and the gate s, as `sparsing.kernels.ops.active_output`, with derivatives.
 
     Args:
         x: (tokens, d_h).
         gate: (tokens, d_f).
         w_in: (d_f, d_h) contiguous.
-        w_out: (d_h, d_f) packed (`kernels.ops.packed`).
+        w_out: (d_h, d_f) packed (`sparsing.kernels.ops.packed`).
         thresholds: (d_f,) float32, on |z_i|; None: neurons whose gate is not 0.
     """
     active = gate != 0
@@ -57,7 +57,7 @@ def tile_products(x: Tensor, w: Tensor, active: Tensor) -> Tensor:
     _check(x, w, active, (len(x), len(w)), w.shape[1:] == x.shape[1:])
     if not on_triton(x.device):
         return naive.products(x, w, active)
-    from kernels import triton_tiles
+    from sparsing.kernels.gpu import tiles as triton_tiles
 
     found = triton_tiles.lists(active)
     if not tiles_pay(x.device, x.dtype, found.share()):
@@ -80,7 +80,7 @@ def tile_outputs(values: Tensor, b: Tensor, active: Tensor) -> Tensor:
     _check(values, b, active, tuple(values.shape), len(b) == values.shape[-1])
     if not on_triton(values.device):
         return naive.outputs(values, b, active)
-    from kernels import triton_tiles
+    from sparsing.kernels.gpu import tiles as triton_tiles
 
     found = triton_tiles.lists(active)
     if not tiles_pay(values.device, values.dtype, found.share()):

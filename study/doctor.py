@@ -20,7 +20,7 @@ from typing import Any, Literal
 import psutil
 from packaging.requirements import Requirement
 
-from study.ray_address import token_problem
+from sparsing.study.ray_address import token_problem
 
 IMPORT_SECONDS = 120
 GIGABYTE = 10**9

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import polars as pl
 
-from study.errors import NotFoundError, SparsingError
-from study.store import StudyStore
+from sparsing.study.errors import NotFoundError, SparsingError
+from sparsing.study.store.study_store import StudyStore
 
 STEP_COLUMNS = ("loss", "learning_rate", "grad_norm", "tokens_per_second", "step_seconds")
 MLFLOW_METRICS = 1000

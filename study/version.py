@@ -10,8 +10,8 @@ from pathlib import Path
 
 VERSION_VARIABLE = "SPARSING_CODE_VERSION"
 """Says which code it is where code has travelled to a cluster, without its checkout."""
-ROOT = Path(__file__).resolve().parent.parent
-"""The folder that holds the packages: the repository's root in a checkout."""
+ROOT = Path(__file__).parent.parent
+"""The package's folder, `sparsing/`."""
 
 
 @functools.cache
@@ -21,7 +21,9 @@ def code_version() -> str:
         return told
     version = metadata.version("sparsing")
     top = _git("rev-parse", "--show-toplevel")
-    if not top or Path(top) != ROOT:  # no git, or an environment inside somebody's repository
+    if (
+        not top or Path(top) != ROOT.parent
+    ):  # no git, or an environment inside somebody's repository
         return version
     commit = _git("rev-parse", "--short=7", "HEAD")
     changed = _git("status", "--porcelain", "--untracked-files=no")

@@ -14,14 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from actors.data import sources
-from actors.data.duplicates import DuplicateSearch
-from actors.data.passages import Passage, limited, passages, stretches
-from actors.data.prepared import HALVES
-from actors.data.tokenizers import Tokenizer, dtype_of, make_tokenizer
-from actors.data.validation import Draw, Halves, draw, halves, shortage, tokens_per_half
-from study.data_definition import Data, Source
-from study.errors import DefinitionError
+from sparsing.actors.data import sources
+from sparsing.actors.data.duplicates import DuplicateSearch
+from sparsing.actors.data.passages import Passage, limited, passages, stretches
+from sparsing.actors.data.prepared import HALVES
+from sparsing.actors.data.tokenizers import Tokenizer, dtype_of, make_tokenizer
+from sparsing.actors.data.validation import Draw, Halves, draw, halves, shortage, tokens_per_half
+from sparsing.study.definition.data import Data, Source
+from sparsing.study.errors import DefinitionError
 
 Progress = Callable[[str], None]
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 import scipy.sparse
 
-from actors.data.shingles import shingles
+from sparsing.actors.data.shingles import shingles
 
 FILTER_BITS = 24
 

@@ -13,7 +13,7 @@ import functools
 
 import numpy as np
 
-from actors.data.prepared import PreparedData
+from sparsing.actors.data.prepared import PreparedData
 
 BLOCK = 64
 """Sequences that share out the domains' weights among them."""

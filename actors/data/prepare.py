@@ -14,14 +14,14 @@ import os
 from pathlib import Path
 from typing import Any
 
-from actors.data import sources, tokenizers
-from actors.data.build import Domain, Progress, build
-from actors.data.folders import appearing
-from actors.data.prepared import FORMAT, HALVES, PreparedData, open_prepared
-from actors.data.validation import tokens_per_half
-from study.data_definition import Data, Source
-from study.definition import Study
-from study.errors import DefinitionError
+from sparsing.actors.data import sources, tokenizers
+from sparsing.actors.data.build import Domain, Progress, build
+from sparsing.actors.data.folders import appearing
+from sparsing.actors.data.prepared import FORMAT, HALVES, PreparedData, open_prepared
+from sparsing.actors.data.validation import tokens_per_half
+from sparsing.study.definition.data import Data, Source
+from sparsing.study.definition.model import Study
+from sparsing.study.errors import DefinitionError
 
 __all__ = ["PreparedData", "content_hash", "open_prepared", "precheck", "prepare"]
 

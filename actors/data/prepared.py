@@ -1,6 +1,6 @@
 """A prepared data set: memory-mapped tokens of each domain, validation halves, the tokenizer.
 
-The folder (see `actors.data.prepare`) holds
+The folder (see `sparsing.actors.data.prepare`) holds
 
     metadata.json                 domains, weights, counts, sizes and digests of every file
     tokenizer.json
@@ -18,8 +18,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from actors.data import tokenizers
-from study.errors import NotFoundError, SparsingError
+from sparsing.actors.data import tokenizers
+from sparsing.study.errors import NotFoundError, SparsingError
 
 FORMAT = 1
 """Version of the folder's layout and of everything that decides its content."""

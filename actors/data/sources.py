@@ -21,9 +21,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from actors.data.corpora import corpus_file
-from study.data_definition import Source
-from study.errors import DefinitionError
+from sparsing.actors.data.fetching.corpora import corpus_file
+from sparsing.study.definition.data import Source
+from sparsing.study.errors import DefinitionError
 
 STDLIB_LEFT_OUT = {"site-packages", "dist-packages", "__pycache__", "test", "tests", "idle_test"}
 """Folders of the standard library that are no part of its sources: packages, test suites."""

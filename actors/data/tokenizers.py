@@ -13,8 +13,8 @@ import numpy as np
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from study import data_definition
-from study.errors import SparsingError
+from sparsing.study.definition import data as data_definition
+from sparsing.study.errors import SparsingError
 
 END_OF_DOCUMENT = "<|endofdocument|>"
 

@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from actors.data.passages import Passage
-from actors.data.prepared import HALVES
-from actors.data.tokenizers import Tokenizer
-from study.data_definition import Data
-from study.errors import DefinitionError
+from sparsing.actors.data.passages import Passage
+from sparsing.actors.data.prepared import HALVES
+from sparsing.actors.data.tokenizers import Tokenizer
+from sparsing.study.definition.data import Data
+from sparsing.study.errors import DefinitionError
 
 
 @dataclass(kw_only=True)

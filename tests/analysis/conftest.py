@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from curves import any_curve
 
-from analysis.paper import MEASURED, law_of
+from sparsing.analysis.laws.published import MEASURED, law_of
 
 
 @pytest.fixture(params=MEASURED)

@@ -13,12 +13,12 @@ import pytest
 from real_prometheus import DEPLOY, Query, needs_prometheus, prometheus, use_here, wait_until
 from report_stores import small_study, write, write_measurements
 
-from analysis.follow import FollowedStudy
-from analysis.server import Server
-from analysis.service import application
-from analysis.targets import announced
-from study.plan import plan_runs
-from study.store import StudyStore
+from sparsing.analysis.refitting.follow import FollowedStudy
+from sparsing.analysis.service.app import application
+from sparsing.analysis.service.targets import announced
+from sparsing.analysis.service.web.server import Server
+from sparsing.study.plan.runs import plan_runs
+from sparsing.study.store.study_store import StudyStore
 
 GRAFANA = DEPLOY / "grafana"
 DASHBOARDS = ("operators", "researchers")

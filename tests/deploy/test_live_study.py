@@ -20,7 +20,7 @@ PATIENCE_SECONDS = 900
 def start(log: Path, *arguments: str, **environment: str) -> subprocess.Popen[str]:
     with log.open("w") as err:
         return subprocess.Popen(
-            [sys.executable, "-m", "study.main", *arguments],
+            [sys.executable, "-m", "sparsing", *arguments],
             stdout=subprocess.PIPE,
             stderr=err,
             text=True,

@@ -5,9 +5,9 @@ import re
 import pytest
 from real_prometheus import DEPLOY
 
-from study.load import load_study
-from study.main import COMMANDS
-from study.plan import plan
+from sparsing.study.commands.main import COMMANDS
+from sparsing.study.definition.load import load_study
+from sparsing.study.plan.runs import plan
 
 TEXT = (DEPLOY / "README.md").read_text()
 RUNBOOKS = (DEPLOY / "runbooks.md").read_text()

@@ -7,7 +7,7 @@ import torch
 import transformers.activations
 from torch import nn
 
-from kernels.activations import ACTIVATIONS, name_of
+from sparsing.kernels.activations import ACTIVATIONS, name_of
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)

@@ -5,9 +5,17 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kernels.activations import ACTIVATIONS
-from kernels.activity import Cett, Fat, Rule, StraightforwardRelu, TopK, contributions, out_norms
-from kernels.ffn import GatedFFN
+from sparsing.kernels.activations import ACTIVATIONS
+from sparsing.kernels.activity import (
+    Cett,
+    Fat,
+    Rule,
+    StraightforwardRelu,
+    TopK,
+    contributions,
+    out_norms,
+)
+from sparsing.kernels.ffn import GatedFFN
 
 RULES = [StraightforwardRelu(), TopK(7), Fat(0.3), Cett(0.1)]
 

@@ -9,8 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernels.activity import Cett, out_norms
-from kernels.crossing import CettWindow
+from sparsing.kernels.activity import Cett, out_norms
+from sparsing.kernels.crossing import CettWindow
 
 Layer = tuple[torch.Tensor, torch.Tensor]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kernels import crossover, ffn, ops
-from kernels.crossover import (
+from sparsing.kernels import crossover, ffn, ops
+from sparsing.kernels.crossover import (
     Decoding,
     Tiling,
     decode_pays,
@@ -16,7 +16,7 @@ from kernels.crossover import (
     tiles_may_pay,
     tiles_pay,
 )
-from kernels.ffn import GatedFFN
+from sparsing.kernels.ffn import GatedFFN
 
 TABLES = [*(table for both in crossover.COMPILED.values() for table in both), crossover.GATHERED]
 BIG = 2304 * 5760

@@ -7,13 +7,13 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from kernels import ops
-from kernels.crossover import products_pay
-from kernels.linear import Linear, quicken
-from kernels.ops import linear
+from sparsing.kernels import ops
+from sparsing.kernels.crossover import products_pay
+from sparsing.kernels.linear import Linear, quicken
+from sparsing.kernels.ops import linear
 
 BIG = (1100, 1000)
-"""Above `kernels.crossover.SMALLEST` elements."""
+"""Above `sparsing.kernels.crossover.SMALLEST` elements."""
 
 
 @pytest.fixture

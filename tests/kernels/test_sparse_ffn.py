@@ -10,11 +10,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from kernels import cpu_ffn, ffn, ops
-from kernels.activations import ACTIVATIONS
-from kernels.activity import Cett, TopK, at_least, out_norms
-from kernels.ffn import GatedFFN
-from kernels.thresholds import NeuronThresholds
+from sparsing.kernels import ffn, ops
+from sparsing.kernels.activations import ACTIVATIONS
+from sparsing.kernels.activity import Cett, TopK, at_least, out_norms
+from sparsing.kernels.cpu import ffn as cpu_ffn
+from sparsing.kernels.ffn import GatedFFN
+from sparsing.kernels.thresholds import NeuronThresholds
 
 WAYS = ["compiled", "gathered"]
 INFINITY = float("inf")

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from kernels.activity import Cett, contributions
-from kernels.thresholds import (
+from sparsing.kernels.activity import Cett, contributions
+from sparsing.kernels.thresholds import (
     NeuronThresholds,
     load_thresholds,
     neuron_thresholds,

@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from kernels import ffn, naive
-from kernels.activity import at_least
-from kernels.ffn import GatedFFN
-from kernels.ops import packed
-from kernels.thresholds import NeuronThresholds
-from kernels.tiled import gate_products, tile_outputs, tile_products, tiled_output
+from sparsing.kernels import ffn, naive
+from sparsing.kernels.activity import at_least
+from sparsing.kernels.ffn import GatedFFN
+from sparsing.kernels.ops import packed
+from sparsing.kernels.thresholds import NeuronThresholds
+from sparsing.kernels.tiled import gate_products, tile_outputs, tile_products, tiled_output
 
 
 def normal(*shape: int) -> Tensor:

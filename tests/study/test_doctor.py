@@ -6,12 +6,12 @@ import sys
 
 import pytest
 
-from study import doctor
+from sparsing.study import doctor
 
 
 def test_this_machine_can_run_a_study():
     done = subprocess.run(
-        [sys.executable, "-m", "study.main", "doctor", "--json"], capture_output=True, text=True
+        [sys.executable, "-m", "sparsing", "doctor", "--json"], capture_output=True, text=True
     )
     found = json.loads(done.stdout)
     names = [check["name"] for check in found["checks"]]

@@ -6,9 +6,9 @@ import pytest
 from click.testing import CliRunner
 from stores import sparsity_row, step_row, tiny_store, write_rows
 
-from study import export
-from study.errors import NotFoundError
-from study.main import cli
+from sparsing.study import export
+from sparsing.study.commands.main import cli
+from sparsing.study.errors import NotFoundError
 
 RUN = "relu-d8x2-wd4-s0"
 

@@ -3,7 +3,7 @@
 import re
 import subprocess
 
-from study import version
+from sparsing.study import version
 
 
 def test_version_and_commit_of_this_checkout():

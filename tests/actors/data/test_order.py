@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actors.data.order import BLOCK, PERIOD, TrainingOrder, block_quotas, key, permute
+from sparsing.actors.data.order import BLOCK, PERIOD, TrainingOrder, block_quotas, key, permute
 
 TOKENS = 4
 

@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from actors.data.duplicates import DuplicateSearch
-from actors.data.order import TrainingOrder
-from actors.data.passages import limited, split
-from actors.data.prepare import content_hash, open_prepared, precheck, prepare
-from study.definition import Study
-from study.errors import DefinitionError, NotFoundError, SparsingError
+from sparsing.actors.data.duplicates import DuplicateSearch
+from sparsing.actors.data.order import TrainingOrder
+from sparsing.actors.data.passages import limited, split
+from sparsing.actors.data.prepare import content_hash, open_prepared, precheck, prepare
+from sparsing.study.definition.model import Study
+from sparsing.study.errors import DefinitionError, NotFoundError, SparsingError
 
 HALVES = ("choose", "report")
 
@@ -320,8 +320,8 @@ def test_half_of_the_validation_must_hold_a_sequence(corpora, tmp_path):
 PREPARE = """
 import sys
 from pathlib import Path
-from actors.data.prepare import prepare
-from study.definition import Study
+from sparsing.actors.data.prepare import prepare
+from sparsing.study.definition.model import Study
 study = Study.model_validate_json(Path(sys.argv[1]).read_text())
 print(prepare(study, Path(sys.argv[2]), lambda line: print(line, flush=True)).path.name)
 """

@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from actors.data.sources import documents, fingerprint
-from study.data_definition import Source
-from study.errors import DefinitionError
+from sparsing.actors.data.sources import documents, fingerprint
+from sparsing.study.definition.data import Source
+from sparsing.study.errors import DefinitionError
 
 
 def source(kind: str, path: Path | None = None, **more: str) -> Source:

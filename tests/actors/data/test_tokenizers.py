@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actors.data.tokenizers import (
+from sparsing.actors.data.tokenizers import (
     END_OF_DOCUMENT,
     ByteTokenizer,
     dtype_of,
@@ -16,8 +16,8 @@ from actors.data.tokenizers import (
     save,
     train_bpe,
 )
-from study import data_definition
-from study.errors import SparsingError
+from sparsing.study.definition import data as data_definition
+from sparsing.study.errors import SparsingError
 
 SAMPLE = [
     "def add(first, second):\n    return first + second\n" * 20,

@@ -1,0 +1,1 @@
+"""Benchmarks of training, measuring, decoding and scheduling."""

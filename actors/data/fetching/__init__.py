@@ -1,0 +1,1 @@
+"""Openly licensed corpora: the list, their download, their documents."""

@@ -1,0 +1,1 @@
+"""Measuring a checkpoint: the CETT search, intervals, Pareto curves, rows for the store."""

@@ -1,0 +1,1 @@
+"""What is measured: models from folders, text from files."""

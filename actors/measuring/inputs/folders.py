@@ -1,0 +1,162 @@
+"""A folder on disk becomes a model to be measured, with its tokenizer: ours or someone else's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from sparsing.actors.data import tokenizers
+from sparsing.actors.data.prepare import content_hash, open_prepared
+from sparsing.actors.data.prepared import PreparedData
+from sparsing.actors.measuring.inputs.text import Documents
+from sparsing.actors.measuring.measurer import subject_of
+from sparsing.actors.measuring.model import Subject
+from sparsing.actors.models.hugging_face import CONFIG, TOKENIZER, is_foreign, load_foreign
+from sparsing.actors.training.checkpoints import read_checkpoint
+from sparsing.study.definition.data import Data
+from sparsing.study.errors import DefinitionError, NotFoundError, SparsingError
+from sparsing.study.store.checkpoint_folders import MARKER
+from sparsing.study.store.study_store import DEFINITION, StudyStore
+
+SEQUENCE_TOKENS = 512
+"""Tokens of a sequence, where nothing says how long they were in training."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """A model to be measured, or to write."""
+
+    path: Path
+    subject: Subject
+    documents: Documents
+    tokenizer: str
+    """The tokenizer's JSON: models with the same can be measured on the same tokens."""
+    sequence_tokens: int
+    """Tokens of a sequence, unless others are asked for."""
+    max_positions: int | None
+    """Longest sequence it was made for; None: no such bound."""
+    activation: str
+    stored: str
+    """Precision its weights are stored in."""
+    computed: str
+    """Precision it is computed in."""
+    validation: PreparedData | None
+    """The validation data of its study, where it has one."""
+    encode: Callable[[str], list[int]]
+    """Token ids of a text that goes on."""
+    decode: Callable[[list[int]], str]
+    """Text of token ids."""
+    ends: frozenset[int]
+    """Token ids that end a text."""
+
+
+def load(folder: Path, device: torch.device) -> Model:
+    """The model in a folder: a checkpoint of ours, or a Hugging Face model.
+
+    Raises:
+        NotFoundError: there is neither.
+        DefinitionError, SparsingError: what is there cannot be measured; see `load_foreign`.
+    """
+    if (folder / MARKER).is_file():
+        return _own(folder, device)
+    if is_foreign(folder):
+        return _foreign(folder, device)
+    if not folder.is_dir():
+        raise NotFoundError(f"{folder}: no such folder")
+    steps = sorted(path.parent.name for path in folder.glob(f"*/{MARKER}"))
+    hint = f"; its checkpoints are {', '.join(steps)}: give one of them" if steps else ""
+    raise NotFoundError(
+        f"{folder} holds neither a checkpoint of ours ({MARKER}) nor a Hugging Face model "
+        f"({CONFIG}){hint}"
+    )
+
+
+def _foreign(folder: Path, device: torch.device) -> Model:
+    found = load_foreign(folder, device)
+    return Model(
+        path=folder,
+        subject=found.subject,
+        documents=found.tokenizer.documents,
+        tokenizer=found.tokenizer.json,
+        sequence_tokens=min(SEQUENCE_TOKENS, found.max_positions),
+        max_positions=found.max_positions,
+        activation=found.activation,
+        stored=found.stored,
+        computed=found.computed,
+        validation=None,
+        encode=found.tokenizer.encode,
+        decode=found.tokenizer.decode,
+        ends=found.ends,
+    )
+
+
+def _own(folder: Path, device: torch.device) -> Model:
+    config = read_checkpoint(folder).config
+    study_folder = folder.resolve().parents[2]
+    prepared = None
+    if (study_folder / DEFINITION).is_file():
+        prepared = prepared_of(StudyStore.open(".", study_folder))
+        tokenizer = prepared.tokenizer
+    elif (folder / TOKENIZER).is_file():
+        tokenizer = tokenizers.load(folder / TOKENIZER)
+    else:
+        raise NotFoundError(
+            f"{folder} lies in no study's store, so its tokenizer is unknown; measure it there, "
+            f"or put the {TOKENIZER} of its study's data beside it"
+        )
+    if tokenizer.vocabulary_size > config["vocabulary_size"]:
+        raise SparsingError(f"{folder}: its tokenizer has more entries than the model")
+
+    def documents(texts: list[str]) -> list[np.ndarray]:
+        return [np.append(ids, tokenizer.end_of_document) for ids in tokenizer.encode(texts)]
+
+    return Model(
+        path=folder,
+        subject=subject_of(folder, device),
+        documents=documents,
+        tokenizer=tokenizer.json,
+        sequence_tokens=prepared.sequence_tokens if prepared else SEQUENCE_TOKENS,
+        max_positions=None,
+        activation=config["activation"],
+        stored="float32",
+        computed="float32",
+        validation=prepared,
+        encode=lambda text: tokenizer.encode([text])[0].tolist(),
+        decode=tokenizer.decode,
+        ends=frozenset({tokenizer.end_of_document}),
+    )
+
+
+def prepared_of(store: StudyStore) -> PreparedData:
+    """The prepared data of a study, which need not have its sources any more.
+
+    Raises:
+        NotFoundError: it is not beside the store's studies.
+        DefinitionError: there are several, and the study's sources, as they are now, made none.
+    """
+    root, data = store.path.parent / "data", store.study.data
+    found = [
+        each
+        for path in sorted(root.glob("*/metadata.json"))
+        if _defined_by(each := open_prepared(path.parent), data)
+    ]
+    if len(found) > 1:
+        found = [each for each in found if each.path.name == content_hash(data)]
+        if not found:
+            raise DefinitionError(
+                f"{root} holds several data sets of study {store.study_id}, made of sources that "
+                "have changed since; remove those it was not trained on"
+            )
+    if not found:
+        raise NotFoundError(
+            f"{root} holds no data of study {store.study_id}; `sparsing run` makes it again"
+        )
+    return found[0]
+
+
+def _defined_by(prepared: PreparedData, data: Data) -> bool:
+    return prepared.metadata["definition"] == data.model_dump(mode="json")

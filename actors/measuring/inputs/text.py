@@ -1,0 +1,147 @@
+"""What a model is measured on: text files or a study's validation data, in two halves.
+
+Thresholds and the CETT value are chosen on one half, what is reported comes from the other; no
+sequence is in both. Each domain's sequences are in random order, the same at every call, so that
+the first so many of them are a sample of its whole text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sparsing.actors.data import sources
+from sparsing.actors.data.prepared import HALVES, PreparedData
+from sparsing.actors.measuring.tokens import Sequences, of_half, of_stream
+from sparsing.study.definition.data import Source
+from sparsing.study.errors import DefinitionError
+from sparsing.study.units import bytes_text
+
+SMALLEST_SEQUENCES = 8
+"""Sequences of each domain in each half at least: fewer tell nothing of how they differ."""
+
+MOST_BYTES = 2**25
+"""UTF-8 bytes read of each file at most, from its beginning."""
+
+Documents = Callable[[list[str]], list[np.ndarray]]
+"""Token ids of each document, with whatever stands between documents."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Halves:
+    """Sequences to choose thresholds on, and sequences to report on."""
+
+    choose: Sequences
+    report: Sequences
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of both halves that have a next token."""
+        return int(self.choose.counts.sum() + self.report.counts.sum())
+
+    @property
+    def longest(self) -> int:
+        """Sequences of the domain that has most of them in a half."""
+        return max(int(np.bincount(half.domain).max()) for half in (self.choose, self.report))
+
+    def first(self, count: int) -> Halves:
+        """The first so many sequences of each domain and half, or all where there are fewer."""
+        return Halves(choose=_first(self.choose, count), report=_first(self.report, count))
+
+    def check(self) -> None:
+        """Raise DefinitionError where a domain has too few sequences to say anything."""
+        for half in (self.choose, self.report):
+            counts = np.bincount(half.domain, minlength=len(half.domains))
+            for name, count in zip(half.domains, counts, strict=True):
+                if count < SMALLEST_SEQUENCES:
+                    raise DefinitionError(
+                        f"{name}: {2 * SMALLEST_SEQUENCES} sequences of {half.positions} tokens "
+                        f"are needed, half of them to choose and half to report, not {2 * count}; "
+                        "give more text, or shorter sequences by --sequence-tokens"
+                    )
+
+
+def of_prepared(data: PreparedData) -> Halves:
+    """A study's validation set."""
+    choose, report = (of_half(data, half) for half in HALVES)
+    return Halves(choose=_shuffled(choose), report=_shuffled(report))
+
+
+def of_files(
+    files: dict[str, Path],
+    field: str,
+    documents: Documents,
+    positions: int,
+    say: Callable[[str], None],
+) -> Halves:
+    """Text files, each a domain of the same weight, cut into sequences of `positions` tokens.
+
+    Args:
+        files: by domain. `.jsonl` (also `.gz`) has documents in its lines, `.parquet` in its
+            rows; anything else is one document of plain text.
+        field: key or column of the text, for those two.
+        documents: the tokenizer.
+        positions: tokens a sequence trains on.
+        say: called with a line for people.
+
+    Raises:
+        DefinitionError: a file is missing, unreadable, or has too little text.
+    """
+    found = {name: _source(path, field) for name, path in files.items()}
+    streams = [_stream(name, source, documents, say) for name, source in found.items()]
+    parts = [of_stream(stream, positions) for stream in streams]
+    whole = Sequences(
+        tokens=np.concatenate([part.tokens for part in parts]),
+        domain=np.repeat(np.arange(len(parts)), [len(part) for part in parts]),
+        domains=tuple(files),
+        shares=np.full(len(parts), 1 / len(parts)),
+    )
+    shuffled = _shuffled(whole)
+    rank = _ranks(shuffled)
+    halves = [shuffled.take(np.flatnonzero(rank % 2 == half)) for half in (0, 1)]
+    made = Halves(choose=halves[0], report=halves[1])
+    made.check()
+    return made
+
+
+def _stream(
+    name: str, source: Source, documents: Documents, say: Callable[[str], None]
+) -> np.ndarray:
+    """Token ids of a source's documents, one after the other, int64."""
+    texts, left = [], MOST_BYTES
+    for text in sources.documents(source):
+        texts.append(text.encode()[:left].decode(errors="ignore"))
+        left -= len(texts[-1].encode())
+        if len(texts[-1]) < len(text):
+            say(f"{name}: only the first {bytes_text(MOST_BYTES)} of {source.path} are used")
+            break
+    say(f"{name}: {bytes_text(MOST_BYTES - left)} of text into tokens")
+    return np.concatenate(documents(texts)).astype(np.int64)
+
+
+def _source(path: Path, field: str) -> Source:
+    for kind, suffixes in sources.SUFFIXES.items():
+        if path.name.endswith(suffixes):
+            return Source(kind=kind, path=str(path), field=field)  # type: ignore[arg-type]
+    return Source(kind="text", path=str(path))
+
+
+def _shuffled(sequences: Sequences) -> Sequences:
+    """In random order, the same at every call."""
+    return sequences.take(np.random.default_rng(0).permutation(len(sequences)))
+
+
+def _ranks(sequences: Sequences) -> np.ndarray:
+    """Place of each sequence among those of its domain, from 0: (n,)."""
+    ranks = np.zeros(len(sequences), dtype=np.int64)
+    for index in range(len(sequences.domains)):
+        mine = sequences.domain == index
+        ranks[mine] = np.arange(mine.sum())
+    return ranks
+
+
+def _first(sequences: Sequences, count: int) -> Sequences:
+    return sequences.take(np.flatnonzero(_ranks(sequences) < count))

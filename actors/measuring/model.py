@@ -1,0 +1,140 @@
+"""A model that is measured: any causal language model whose FFNs are `GatedFFN`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sparsing.actors.measuring.tokens import PADDING, Sequences
+from sparsing.kernels.activity import Rule
+from sparsing.kernels.ffn import GatedFFN
+
+FORWARD_TOKENS = 4096
+"""Tokens per forward at most: with one layer's intermediates the bound on memory."""
+
+FORWARD_LOGITS = 2**27
+"""Logits per forward at most, for large vocabularies."""
+
+Visit = Callable[[int, slice, Tensor, Tensor, Tensor], None]
+"""Called with layer, the slice of sequences, and s, z, FFN(x), each (sequences, positions, ...)."""
+
+
+class Subject:
+    """A model under measurement, dense or with rules in every layer.
+
+    Args:
+        model: holds `GatedFFN` modules, in the order of its layers.
+        logits: maps token ids, int64 (batch, positions), to logits (batch, positions, vocabulary).
+        vocabulary_size: entries of the logits.
+        device: where to compute.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        logits: Callable[[Tensor], Tensor],
+        vocabulary_size: int,
+        device: torch.device,
+    ) -> None:
+        self.model = model.to(device).eval()
+        self.device = device
+        self.vocabulary_size = vocabulary_size
+        self.ffns = [m for m in self.model.modules() if isinstance(m, GatedFFN)]
+        self.progress: Callable[[int], None] | None = None
+        """Called after each forward with the tokens that went through."""
+        self._logits = logits
+
+    @property
+    def gates_are_zero(self) -> bool:
+        """Whether the activation function turns negative gates into exact zeros, as ReLU does."""
+        return all(not ffn.sigma(torch.tensor(-1.0)) for ffn in self.ffns)
+
+    @contextmanager
+    def sparse(self, rules: Sequence[Rule]) -> Iterator[None]:
+        """Within it the model leaves out the weak neurons of all layers at once."""
+        for ffn, rule in zip(self.ffns, rules, strict=True):
+            ffn.rule = rule
+        try:
+            yield
+        finally:
+            for ffn in self.ffns:
+                ffn.rule = None
+
+    @torch.no_grad()
+    def losses(self, sequences: Sequences, visit: Visit | None = None) -> np.ndarray:
+        """Cross entropy of each sequence in nats, summed over its tokens: (n,) float64.
+
+        Every forward calls `visit`, layer by layer; the model keeps nothing for it.
+        """
+        found = np.zeros(len(sequences))
+        for batch, tokens in self._batches(sequences):
+            with self._watched(batch, visit):
+                logits = self._logits(tokens[:, :-1].clamp(min=0))
+            loss = functional.cross_entropy(
+                logits.float().flatten(0, 1),
+                tokens[:, 1:].flatten(),
+                ignore_index=PADDING,
+                reduction="none",
+            )
+            found[batch] = loss.view(len(tokens), -1).sum(1, dtype=torch.float64).cpu().numpy()
+        return found
+
+    @torch.no_grad()
+    def predictions(self, sequences: Sequences, visit: Visit | None = None) -> list[Tensor]:
+        """Log-probabilities (sequences, positions, vocabulary), forward by forward; few of them
+        fit into memory. `visit` as for `losses`."""
+        found = []
+        for batch, tokens in self._batches(sequences):
+            with self._watched(batch, visit):
+                logits = self._logits(tokens[:, :-1].clamp(min=0))
+            found.append(logits.float().log_softmax(-1))
+        return found
+
+    @torch.no_grad()
+    def divergences(
+        self, sequences: Sequences, dense: list[Tensor], rules: Sequence[Rule]
+    ) -> np.ndarray:
+        """KL(dense || with rules) of the predictions in nats, summed over tokens: (n,) float64.
+
+        The expected rise of the loss on text as the dense model writes it: near to the rise on real
+        text, and known from far fewer tokens.
+
+        Args:
+            dense: the dense model's `predictions` of the sequences.
+        """
+        found = np.zeros(len(sequences))
+        for (batch, tokens), expected in zip(self._batches(sequences), dense, strict=True):
+            with self.sparse(rules):
+                sparse = self._logits(tokens[:, :-1].clamp(min=0)).float().log_softmax(-1)
+            each = functional.kl_div(sparse, expected, log_target=True, reduction="none").sum(-1)
+            each = each.masked_fill(tokens[:, 1:] == PADDING, 0)
+            found[batch] = each.sum(1, dtype=torch.float64).cpu().numpy()
+        return found
+
+    def _batches(self, sequences: Sequences) -> Iterator[tuple[slice, Tensor]]:
+        """Which sequences, and their tokens on the device, forward by forward."""
+        most = min(FORWARD_TOKENS, FORWARD_LOGITS // self.vocabulary_size)
+        for batch in sequences.batches(most):
+            tokens = torch.from_numpy(sequences.tokens[batch]).to(self.device)
+            yield batch, tokens
+            if self.progress is not None:
+                self.progress(tokens[:, 1:].numel())
+
+    @contextmanager
+    def _watched(self, batch: slice, visit: Visit | None) -> Iterator[None]:
+        if visit is None:
+            yield
+            return
+        for layer, ffn in enumerate(self.ffns):
+            # The lambda's defaults bind this layer.
+            ffn.watcher = lambda s, z, out, layer=layer: visit(layer, batch, s, z, out)
+        try:
+            yield
+        finally:
+            for ffn in self.ffns:
+                ffn.watcher = None

@@ -1,0 +1,1 @@
+"""The models: the paper's Transformer, its KV cache, Hugging Face models, decoding."""

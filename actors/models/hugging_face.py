@@ -1,0 +1,277 @@
+"""Hugging Face causal language models with a gated FFN, to be measured or to write.
+
+From a local folder as `save_pretrained` writes it: config.json, tokenizer.json, safetensors. No
+network, no pickles, no code of the folder's own. `transformers` loads the model; each of its
+MLPs gives way to a `GatedFFN` that shares its weights, after it was seen to compute the same.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tokenizers
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from sparsing.actors.measuring.model import Subject
+from sparsing.actors.models.hugging_face_ffns import (
+    PROJECTIONS,
+    activation_name,
+    check_activation,
+    replace_ffns,
+)
+from sparsing.study.errors import DefinitionError, NotFoundError, SparsingError
+
+CONFIG, TOKENIZER = "config.json", "tokenizer.json"
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+
+DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+"""Precisions, as safetensors names them and as torch does."""
+
+MUP_KEYS = {"scale_emb": 1.0, "scale_depth": 1.0, "dim_model_base": 1.0}
+"""Keys of a `minicpm` configuration with their defaults."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Foreign:
+    """A model of someone else's."""
+
+    subject: Subject
+    tokenizer: ForeignTokenizer
+    activation: str
+    """Activation function, as the configuration names it."""
+    max_positions: int
+    """Longest sequence it was made for, in tokens."""
+    stored: str
+    """Precision its FFN weights are stored in."""
+    computed: str
+    """Precision it is computed in."""
+    ends: frozenset[int]
+    """Token ids that end a text."""
+
+
+class ForeignTokenizer:
+    """A tokenizer.json, by the `tokenizers` library."""
+
+    def __init__(self, path: Path, end_of_document: int | None) -> None:
+        try:
+            self._inner = tokenizers.Tokenizer.from_file(str(path))
+        except Exception as error:  # the library raises plain Exception for a broken file
+            raise SparsingError(f"{path} is no tokenizer ({error}); save it again") from error
+        # Truncation or padding that was saved with it is for training, not for measuring.
+        self._inner.no_truncation()
+        self._inner.no_padding()
+        # Text that spells a special token out is text.
+        self._inner.encode_special_tokens = True
+        self.vocabulary_size = 1 + max(self._inner.get_vocab(with_added_tokens=True).values())
+        """Token ids are below it."""
+        self._end = [] if end_of_document is None else [end_of_document]
+
+    def documents(self, texts: list[str]) -> list[np.ndarray]:
+        """Ids of each document, int64: with what its tokenizer adds, closed by the model's EOS."""
+        encodings = self._inner.encode_batch_fast(texts, add_special_tokens=True)
+        return [np.array(self._closed(e.ids), dtype=np.int64) for e in encodings]
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text that goes on: with what its tokenizer puts before it, without an EOS."""
+        ids = self._inner.encode(text, add_special_tokens=True).ids
+        return ids[:-1] if len(ids) > 1 and ids[-1:] == self._end else ids
+
+    def decode(self, ids: list[int]) -> str:
+        """Text of the ids, special tokens left out."""
+        return self._inner.decode(ids, skip_special_tokens=True)
+
+    def _closed(self, ids: list[int]) -> list[int]:
+        return ids if ids[-1:] == self._end else ids + self._end
+
+    @property
+    def json(self) -> str:
+        """Two tokenizers with the same JSON are the same."""
+        return self._inner.to_str() + str(self._end)
+
+
+def is_foreign(folder: Path) -> bool:
+    """Whether a folder holds a Hugging Face model."""
+    return (folder / CONFIG).is_file()
+
+
+def load_foreign(folder: Path, device: torch.device) -> Foreign:
+    """The model in a folder, its FFNs replaced, to be measured on a device.
+
+    On the CPU it is computed in float32 whatever its weights are stored in, on a GPU in the
+    precision of its weights.
+
+    Raises:
+        NotFoundError: there is no such folder, or no model, tokenizer or weights in it.
+        DefinitionError: it is no causal language model with a gated FFN that can be read safely.
+        SparsingError: a file is damaged, or weights are missing.
+    """
+    about = _read_config(folder)
+    stored = _stored_precision(folder)
+    model = _load_model(folder, about, torch.float32 if device.type == "cpu" else "auto")
+    replace_ffns(model, folder)
+    config = model.config.get_text_config()
+    tokenizer = ForeignTokenizer(folder / TOKENIZER, _first(about.get("eos_token_id")))
+    rows = model.get_input_embeddings().weight.shape[0]
+    if tokenizer.vocabulary_size > rows:
+        raise DefinitionError(
+            f"{folder}: {TOKENIZER} has ids up to {tokenizer.vocabulary_size - 1}, the model "
+            f"embeds {rows} tokens; put the model's own tokenizer there"
+        )
+    return Foreign(
+        subject=Subject(model, _logits_of(model), config.vocab_size, device),
+        tokenizer=tokenizer,
+        activation=activation_name(config),
+        max_positions=config.max_position_embeddings,
+        stored=stored,
+        computed=str(next(model.parameters()).dtype).removeprefix("torch."),
+        ends=_ends(about, model),
+    )
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    """config.json, once the folder holds what is needed."""
+    if not (folder / CONFIG).is_file():
+        raise NotFoundError(f"{folder}: there is no {CONFIG}; give a model's folder")
+    if not list(folder.glob("*.safetensors")):
+        if pickles := [path.name for p in PICKLES for path in folder.glob(p)]:
+            raise DefinitionError(
+                f"{folder}: weights only as pickles ({', '.join(sorted(pickles)[:3])}), which run "
+                "code when they are loaded; convert them to safetensors"
+            )
+        raise NotFoundError(f"{folder}: there are no weights (*.safetensors)")
+    if not (folder / TOKENIZER).is_file():
+        raise NotFoundError(
+            f"{folder}: there is no {TOKENIZER}; save the model's fast tokenizer there: "
+            "AutoTokenizer.from_pretrained(...).save_pretrained(folder)"
+        )
+    try:
+        about = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise SparsingError(f"{folder / CONFIG} is no JSON ({error})") from error
+    if not isinstance(about, dict) or "model_type" not in about:
+        raise DefinitionError(f"{folder / CONFIG} has no 'model_type'; give a model's folder")
+    if "quantization_config" in about:
+        raise DefinitionError(f"{folder}: its weights are quantized; give the model before that")
+    return about
+
+
+def _load_model(folder: Path, about: dict[str, Any], dtype: torch.dtype | str) -> Any:
+    transformers = _transformers()
+    try:
+        if about["model_type"] == "minicpm":
+            kind, config = transformers.GraniteForCausalLM, _minicpm_config(about, folder)
+        else:
+            kind = transformers.AutoModelForCausalLM
+            config = transformers.AutoConfig.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False
+            )
+        check_activation(config, folder)
+        model, info = kind.from_pretrained(
+            folder,
+            config=config,
+            dtype=dtype,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            # Not to take them: so that they are listed, and refused below.
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+    except SparsingError:
+        raise
+    except Exception as error:  # the library's errors have no common root
+        first_line = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DefinitionError(
+            f"{folder}: transformers {transformers.__version__} cannot load it without running "
+            f"code of its own ({first_line})"
+        ) from error
+    lacking = sorted([*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])])
+    if lacking:
+        more = f" and {len(lacking) - 3} more" if len(lacking) > 3 else ""
+        raise SparsingError(
+            f"{folder}: weights are missing or of another shape: {', '.join(lacking[:3])}{more}; "
+            f"the folder is not complete, or {CONFIG} is that of other weights"
+        )
+    if extra := sorted(k for k in info["unexpected_keys"] if any(p in k for p in PROJECTIONS)):
+        more = f" and {len(extra) - 3} more" if len(extra) > 3 else ""
+        raise SparsingError(
+            f"{folder}: {CONFIG} describes a model without {', '.join(extra[:3])}{more}, which are "
+            "among its weights; put the weights' own configuration there"
+        )
+    return model
+
+
+def _transformers() -> Any:
+    try:
+        import transformers
+    except ImportError as error:
+        raise DefinitionError(
+            "measuring a Hugging Face model needs the package 'transformers'; "
+            "pip install transformers"
+        ) from error
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    return transformers
+
+
+def _minicpm_config(about: dict[str, Any], folder: Path) -> Any:
+    """MiniCPM (1 and 2, and the paper's models) as Granite, which has muP's factors built in.
+
+    `transformers` has no MiniCPM but as code of the folder's own; the weights' names are the same.
+    """
+    if about.get("rope_scaling"):
+        raise DefinitionError(f"{folder}: a minicpm model with rope_scaling is not supported")
+    mup = {key: about.get(key, default) for key, default in MUP_KEYS.items()}
+    left_out = {"model_type", "architectures", "auto_map", "rope_scaling", *MUP_KEYS}
+    shape: dict[str, Any] = {
+        "tie_word_embeddings": True,
+        "rms_norm_eps": 1e-6,
+        "hidden_act": "silu",
+    }
+    shape |= {key: value for key, value in about.items() if key not in left_out}
+    return _transformers().GraniteConfig(
+        **shape,
+        embedding_multiplier=float(mup["scale_emb"]),
+        residual_multiplier=mup["scale_depth"] / math.sqrt(shape["num_hidden_layers"]),
+        logits_scaling=shape["hidden_size"] / mup["dim_model_base"],
+        attention_multiplier=(shape["hidden_size"] / shape["num_attention_heads"]) ** -0.5,
+    )
+
+
+def _logits_of(model: Any) -> Callable[[Tensor], Tensor]:
+    return lambda tokens: model(input_ids=tokens, use_cache=False).logits
+
+
+def _stored_precision(folder: Path) -> str:
+    """Precision of the stored FFN weights, as torch calls it."""
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(path, framework="pt") as file:
+                for key in file.keys():  # noqa: SIM118 (not a dict)
+                    if PROJECTIONS[0] in key:
+                        said = file.get_slice(key).get_dtype()
+                        return DTYPES.get(said, said)
+        except Exception as error:  # SafetensorError, and OSError of all kinds
+            raise SparsingError(f"{path} is damaged ({error})") from error
+    raise DefinitionError(
+        f"{folder}: no {PROJECTIONS[0]} among its weights: no gated FFN that can be measured"
+    )
+
+
+def _first(ids: int | list[int] | None) -> int | None:
+    return ids[0] if isinstance(ids, list) else ids
+
+
+def _ends(about: dict[str, Any], model: Any) -> frozenset[int]:
+    """All ids that end a text: of the model's configuration and of its generation's."""
+    said = [about.get("eos_token_id"), getattr(model.generation_config, "eos_token_id", None)]
+    lists = [ids if isinstance(ids, list) else [ids] for ids in said if ids is not None]
+    return frozenset(i for ids in lists for i in ids)

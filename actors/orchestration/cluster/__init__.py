@@ -1,0 +1,1 @@
+"""The Ray cluster: its nodes, its capacity, jobs on it."""

@@ -1,0 +1,111 @@
+"""Driving a study: starts its actor on Ray, or finds it at work, and shows it until its end."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import click
+import ray
+
+from sparsing.actors.orchestration.cluster.nodes import check_room, connect, nodes_of_cluster
+from sparsing.actors.orchestration.gang import last_line
+from sparsing.actors.orchestration.study_actor import (
+    STOP_SECONDS,
+    Outcome,
+    find_conductor,
+    start_conductor,
+)
+from sparsing.analysis.service.web.server import check_address
+from sparsing.study.commands.status import live_view
+from sparsing.study.errors import SparsingError
+from sparsing.study.status.study_status import StudyStatus
+from sparsing.study.store.control.journal import Journal
+from sparsing.study.store.control.requests import withdraw_stop
+from sparsing.study.store.study_store import StudyStore
+
+LOOPBACK = "127.0.0.1"
+ANSWER_SECONDS = 2.0
+"""An actor whose work has ended says so within this time."""
+POLL_SECONDS = 0.2
+
+
+def conduct(
+    store: StudyStore, address: str | None, metrics_port: int, *, detached: bool = False
+) -> dict[str, str]:
+    """Bring the study to its end on Ray, showing progress on stderr.
+
+    A study that is at work on the cluster is followed. Whoever started it, and not detached, ends
+    it when this is interrupted.
+
+    Returns:
+        The runs that failed, with the reason.
+
+    Raises:
+        DefinitionError: the cluster has no room for a run, the data are not there, or the
+            metrics port is taken.
+        SparsingError: Ray, the store or the law service failed, or the study was stopped; it can
+            be resumed.
+    """
+    connect(address)
+    try:
+        actor, ours = _at_work(store), False
+        if actor is None:
+            check_room(store.study.resources, nodes_of_cluster())
+            if not address:
+                check_address(LOOPBACK, metrics_port)
+            withdraw_stop(store.path)
+            actor, ours = start_conductor(store.path, metrics_port, detached=detached), not detached
+        else:
+            click.echo(f"{store.study_id} is at work: following it", err=True)
+        try:
+            outcome = _follow(actor, store)
+        except KeyboardInterrupt:
+            if ours:
+                ray.get(actor.stop.remote(), timeout=STOP_SECONDS)
+            raise
+    except ray.exceptions.RayError as error:
+        raise SparsingError(f"{last_line(error)}; the same command again goes on") from error
+    finally:
+        ray.shutdown()
+    if outcome.error:
+        raise outcome.error
+    if outcome.stopped:
+        raise SparsingError(f"stopped; sparsing resume {store.study_id} goes on")
+    return outcome.failed
+
+
+def _at_work(store: StudyStore) -> Any | None:
+    """The study's actor, unless its work has ended: then it is ended as well."""
+    actor = find_conductor(store.path)
+    if actor is None or not ray.wait([actor.outcome.remote()], timeout=ANSWER_SECONDS)[0]:
+        return actor
+    ray.kill(actor, no_restart=True)
+    deadline = time.monotonic() + STOP_SECONDS
+    while find_conductor(store.path) and time.monotonic() < deadline:
+        time.sleep(POLL_SECONDS)  # until its name is free
+    return None
+
+
+def _follow(actor: Any, store: StudyStore) -> Outcome:
+    """Show the study until its actor's work has ended."""
+    journal = Journal(store.path)
+    journal.skip()
+    ended = actor.outcome.remote()
+
+    def has_ended() -> bool:
+        for line in journal.new_lines():
+            click.echo(line.partition(" ")[2], err=True)
+        return bool(ray.wait([ended], timeout=0)[0])
+
+    live_view(store, until=has_ended)
+    has_ended()
+    try:
+        return ray.get(ended)
+    except ray.exceptions.RayActorError:
+        # It ended and is gone: the store knows how.
+        now = StudyStatus.read(store)
+        if not now.ended:
+            raise
+        runs = {run.run.id: run.reason or "" for run in now.runs if run.state == "failed"}
+        return Outcome(failed=runs, stopped=bool(now.states["stopped"]))

@@ -1,0 +1,272 @@
+"""A gang: all shards of a run in one placement group, all or none."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.util.placement_group import (
+    PlacementGroup,
+    get_placement_group,
+    placement_group,
+    placement_group_table,
+    remove_placement_group,
+)
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from sparsing.actors.orchestration.cluster.nodes import nodes_of_cluster, shard_bundle
+from sparsing.actors.orchestration.policy import RunFailure, as_failure, most_telling
+from sparsing.actors.orchestration.remote_class import remote_class
+from sparsing.actors.orchestration.watchdog import START_SECONDS, Watchdog
+from sparsing.actors.training.assignment import Assignment
+from sparsing.study.definition.model import Resources
+from sparsing.study.errors import FencedError
+from sparsing.study.status.failure import Kind
+
+
+def worker_environment(threads: int) -> dict[str, Any]:
+    """Runtime environment of our actors: thread counts are set before torch is loaded."""
+    return {
+        "env_vars": {
+            "OMP_NUM_THREADS": str(threads),
+            "POLARS_MAX_THREADS": "1",
+            "TOKENIZERS_PARALLELISM": "false",
+        }
+    }
+
+
+TICK_SECONDS = 1.0
+"""The controller polls a gang at least so often, unless it is kept from it."""
+COLLATERAL_SECONDS = 5.0
+"""When a shard fails because its peer is gone, the peer's own end shows within so long."""
+NODE_DEATH_SECONDS = 20.0
+"""A shard out of reach may have lost its node: Ray knows after so long at the latest."""
+
+
+TrainingShard = remote_class(
+    "sparsing.actors.training.shard", "TrainingShard", ("meeting_point", "train", "beat")
+)
+
+
+class Gang:
+    """The shards of one attempt of a run; no call of it waits."""
+
+    def __init__(
+        self, assignment: Assignment, resources: Resources, shard_class: type = TrainingShard
+    ) -> None:
+        self.assignment = assignment
+        self.resources = resources
+        self._shard_class = shard_class
+        self._bundle = shard_bundle(resources, nodes_of_cluster())
+        shards = assignment.world_size
+        self._group: PlacementGroup = placement_group(
+            [self._bundle.resources] * shards,
+            strategy=resources.placement,
+            name=_name(assignment),
+            bundle_label_selector=[self._bundle.labels] * shards if self._bundle.labels else None,
+        )
+        self._placed = self._group.ready()
+        self._shards: list[Any] = []
+        self._meeting_point: Any = None
+        self._started = 0.0
+        self._training: list[Any] = []
+        self._running: list[Any] = []
+        self._nodes: list[str] = []
+        self._failed_since: float | None = None
+        self._unreachable = False
+        self._pulse: PulseTaker | None = None
+
+    @property
+    def gpus(self) -> float:
+        """What it occupies, or waits for."""
+        return self._bundle.resources.get("GPU", 0) * self.assignment.world_size
+
+    @property
+    def placed(self) -> bool:
+        """Whether it has its place, as `poll` found last."""
+        return bool(self._shards)
+
+    @property
+    def awaited(self) -> list[Any]:
+        """References of which the next to be ready lets `poll` go on."""
+        if not self._shards:
+            return [self._placed]
+        return self._running if self._training else [self._meeting_point]
+
+    def poll(self) -> str:
+        """Go on where possible; the gang's state: placing, starting, training or ended.
+
+        Raises:
+            RunFailure: a shard died or raised, or nothing gets on.
+            FencedError: a newer attempt has been started.
+        """
+        if not self._shards:
+            if not _is_ready(self._placed):
+                return "placing"
+            self._start()
+            self._started = time.monotonic()
+        if not self._training:
+            return self._poll_meeting_point()
+        done, running = ray.wait(self._training, num_returns=len(self._training), timeout=0)
+        self._running = running
+        failures = [failure for task in done if (failure := self._failure_of(task))]
+        if failures:
+            self._judge(failures, waiting=bool(running))
+            return "training"
+        if not running:
+            return "ended"
+        assert self._pulse
+        self._pulse.take()
+        return "training"
+
+    def _poll_meeting_point(self) -> str:
+        if not _is_ready(self._meeting_point):
+            if time.monotonic() - self._started > START_SECONDS:
+                raise RunFailure(f"shard 0 did not start in {START_SECONDS:.0f} s", Kind.HUNG)
+            return "starting"
+        try:
+            address, port = ray.get(self._meeting_point)
+        except ray.exceptions.RayError as error:
+            raise self._describe(error, rank=0) from None
+        self._training = [shard.train.remote(address, port) for shard in self._shards]
+        self._running = self._training
+        self._pulse = PulseTaker(self._shards[0], self.resources.hang_seconds)
+        return "starting"
+
+    def _failure_of(self, task: Any) -> RunFailure | None:
+        try:
+            ray.get(task)
+        except ray.exceptions.RayError as error:
+            self._unreachable |= isinstance(error, ray.exceptions.ActorUnavailableError)
+            return self._describe(error, rank=self._training.index(task))
+        return None
+
+    def _judge(self, failures: list[RunFailure], waiting: bool) -> None:
+        """Raise the failure that explains the others; give the others some time to show it."""
+        now = time.monotonic()
+        self._failed_since = self._failed_since or now
+        told = most_telling(failures)
+        patience_seconds = 0.0
+        if told.kind == Kind.SHARD_FAILED and waiting:
+            patience_seconds = COLLATERAL_SECONDS
+        elif told.kind == Kind.SHARD_LOST and self._unreachable:
+            patience_seconds = NODE_DEATH_SECONDS
+        if now - self._failed_since >= patience_seconds:
+            raise told
+
+    def _describe(self, error: ray.exceptions.RayError, rank: int) -> RunFailure:
+        return describe(error, f"shard {rank}", self._nodes[rank])
+
+    def _start(self) -> None:
+        actor: Any = ray.remote(self._shard_class)
+        bundle = self._bundle.resources
+        assignment = self.assignment
+        places = placement_group_table(self._group)["bundles_to_node_id"]
+        self._nodes = [places[rank] for rank in range(assignment.world_size)]
+        for rank in range(assignment.world_size):
+            options = actor.options(
+                name=f"{_name(assignment)}/shard-{rank}",
+                num_cpus=bundle["CPU"],
+                num_gpus=bundle.get("GPU", 0),
+                max_concurrency=2,  # the second answers `beat`
+                runtime_env=worker_environment(self.resources.threads_per_shard),
+                scheduling_strategy=PlacementGroupSchedulingStrategy(
+                    self._group, placement_group_bundle_index=rank
+                ),
+            )
+            self._shards.append(options.remote(assignment, rank))
+        self._meeting_point = self._shards[0].meeting_point.remote()
+
+    def kill(self) -> None:
+        """End all shards at once and give their place back."""
+        for shard in self._shards:
+            ray.kill(shard, no_restart=True)
+        remove_placement_group(self._group)
+
+
+class PulseTaker:
+    """Asks a gang's shard 0 for its pulse, and hears when it gets on no more; never waits."""
+
+    def __init__(self, shard: Any, hang_seconds: float) -> None:
+        self._shard = shard
+        self._asked: Any = None
+        self._next = self._last = time.monotonic()
+        self._watchdog = Watchdog(hang_seconds, self._next)
+
+    def take(self) -> None:
+        """Take an answer that has come, ask again when it is time.
+
+        Raises:
+            RunFailure: the gang hangs.
+        """
+        now = time.monotonic()
+        # A controller that was busy or stopped heard nothing, and takes nobody for dead.
+        self._watchdog.forgive(max(0.0, now - self._last - TICK_SECONDS))
+        self._last = now
+        if self._asked is not None and _is_ready(self._asked):
+            # That the shard is dead its own task will tell.
+            with suppress(ray.exceptions.RayError):
+                self._watchdog.hear(ray.get(self._asked), now)
+            self._asked = None
+        if self._asked is None and now >= self._next:
+            self._asked = self._shard.beat.remote()
+            self._next = now + self._watchdog.ask_seconds()
+        if hang := self._watchdog.hang(now):
+            raise RunFailure(hang, Kind.HUNG)
+
+
+def describe(error: ray.exceptions.RayError, who: str, node: str | None) -> RunFailure:
+    """A Ray error as a failure of a kind.
+
+    Args:
+        error: of an actor's task.
+        who: the actor, for people.
+        node: id of the node where it was; None where that is not known.
+
+    Raises:
+        FencedError: that is what the actor raised.
+    """
+    cause = getattr(error, "cause", None)
+    if isinstance(cause, FencedError):
+        raise cause from None
+    if isinstance(cause, Exception):
+        return as_failure(cause)
+    if isinstance(error, ray.exceptions.RayActorError):
+        alive = {each["NodeID"] for each in ray.nodes() if each["Alive"]}
+        if error.preempted or (node is not None and node not in alive):
+            return RunFailure(f"the node of {who} was lost", Kind.NODE_LOST)
+        return RunFailure(f"{who} was lost: {last_line(error)}", Kind.SHARD_LOST)
+    return RunFailure(f"{who} failed: {last_line(error)}", Kind.SHARD_FAILED)
+
+
+def last_line(error: Exception) -> str:
+    """The line of a Ray error that says what happened."""
+    # Ray guesses at causes, at length.
+    told = str(error).partition(" Some common causes")[0]
+    lines = [line for line in told.strip().splitlines() if line.strip()]
+    return lines[-1].strip() if lines else type(error).__name__
+
+
+def remove_leftovers(study_path: Path) -> None:
+    """Give back the places of gangs whose controller died.
+
+    Ray ends the shards of a dead controller by itself; their place it keeps where it is going to
+    start that controller again.
+    """
+    for group in placement_group_table().values():
+        name = group.get("name") or ""
+        if name.startswith(f"{study_path}/") and group["state"] != "REMOVED":
+            remove_placement_group(get_placement_group(name))
+
+
+def _name(assignment: Assignment) -> str:
+    """Of the gang in Ray; with the token, for two controllers may give the same attempt."""
+    run, attempt = assignment.run.id, assignment.attempt
+    return f"{assignment.study_path}/{run}/{attempt}/{assignment.token}"
+
+
+def _is_ready(reference: Any) -> bool:
+    return bool(ray.wait([reference], timeout=0)[0])

@@ -1,0 +1,118 @@
+"""The measurers of a study: which of them measures what, and how that ended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+import ray
+
+from sparsing.actors.orchestration.cluster.nodes import nodes_of_cluster, shard_bundle
+from sparsing.actors.orchestration.gang import describe, worker_environment
+from sparsing.actors.orchestration.policy import RunFailure
+from sparsing.actors.orchestration.progress import RunProgress
+from sparsing.actors.orchestration.remote_class import remote_class
+from sparsing.study.status.failure import Kind
+from sparsing.study.store.study_store import StudyStore
+
+Measurer = remote_class(
+    "sparsing.actors.measuring.measurer", "Measurer", ("measure_live", "measure_final", "node")
+)
+AS_MEASURING = {
+    Kind.SHARD_LOST: Kind.MEASURER_LOST,
+    Kind.SHARD_FAILED: Kind.MEASURING_FAILED,
+    Kind.BAD_INPUT: Kind.MEASURING_FAILED,
+}
+"""Kinds of failures of actors in general, as those of a measurer are called."""
+Wanted = tuple[RunProgress, int | None]
+"""A run, and the step of its checkpoint; None for its final measurement."""
+
+
+class Measuring:
+    """Hands measurements to measurers, each of which has one at a time; never waits."""
+
+    def __init__(self, store: StudyStore, data_path: str, measurer: type = Measurer) -> None:
+        self._store, self._data_path, self._measurer = store, data_path, measurer
+        self._resources = store.study.resources
+        self._measurers: dict[Any, Any] = {}
+        """Each with its node's id, to come."""
+        self._tasks: dict[Any, tuple[Any, RunProgress, int | None]] = {}
+
+    @property
+    def awaited(self) -> list[Any]:
+        """References of which the next to be ready lets `collect` go on."""
+        return list(self._tasks)
+
+    def start(self) -> None:
+        """Start all measurers, before the gangs: training must not take the GPUs they need."""
+        while len(self._measurers) < self._resources.measurers:
+            self._start_one()
+
+    def stop(self) -> None:
+        """End all measurers."""
+        for measurer in self._measurers:
+            ray.kill(measurer, no_restart=True)
+
+    def hand_out(self, wanted: list[Wanted]) -> None:
+        """Start as many of these measurements as there are measurers free."""
+        taken = {(p.run.id, step) for _, p, step in self._tasks.values()}
+        busy = {measurer for measurer, _, _ in self._tasks.values()}
+        for progress, step in wanted:
+            if (progress.run.id, step) in taken:
+                continue
+            measurer = next((m for m in self._measurers if m not in busy), None)
+            if measurer is None and len(self._measurers) < self._resources.measurers:
+                measurer = self._start_one()
+            if measurer is None:
+                return
+            busy.add(measurer)
+            if step is None:
+                task = measurer.measure_final.remote(progress.run, progress.attempt)
+            else:
+                task = measurer.measure_live.remote(progress.run, step, progress.attempt)
+            self._tasks[task] = (measurer, progress, step)
+
+    def collect(self) -> Iterator[tuple[RunProgress, int | None, RunFailure | None]]:
+        """Measurements that have ended: run, step (None: final), and the failure if it was one."""
+        if not self._tasks:
+            return
+        done, _ = ray.wait(list(self._tasks), num_returns=len(self._tasks), timeout=0)
+        for task in done:
+            measurer, progress, step = self._tasks.pop(task)
+            try:
+                ray.get(task)
+            except ray.exceptions.RayError as error:
+                yield progress, step, self._failure(measurer, error)
+            else:
+                yield progress, step, None
+
+    def _failure(self, measurer: Any, error: ray.exceptions.RayError) -> RunFailure:
+        """What happened; a measurer that died is replaced by the next one that is needed."""
+        lost = isinstance(error, ray.exceptions.RayActorError)
+        node = self._measurers.pop(measurer) if lost else self._measurers[measurer]
+        here = None
+        if lost:
+            with suppress(ray.exceptions.RayError):  # it may have died before it could say
+                here = ray.get(node, timeout=0)
+        failure = describe(error, "the measurer", here)
+        kind = AS_MEASURING.get(failure.kind, failure.kind)
+        return RunFailure(f"measuring: {failure}", kind)
+
+    def _start_one(self) -> Any:
+        actor: Any = ray.remote(self._measurer).options(
+            num_cpus=0,
+            num_gpus=self._gpus(),
+            runtime_env=worker_environment(threads=1),
+        )
+        measurer: Any = actor.remote(str(self._store.path), self._data_path)
+        self._measurers[measurer] = measurer.node.remote()
+        return measurer
+
+    def _gpus(self) -> int:
+        """Of a measurer: one of its own, where there are enough beside a gang."""
+        nodes = nodes_of_cluster()
+        there = sum(node.resources.get("GPU", 0) for node in nodes)
+        gang = shard_bundle(self._resources, nodes).resources.get("GPU", 0)
+        least = self._resources.min_shards or self._resources.shards
+        return 1 if there >= gang * least + self._resources.measurers else 0

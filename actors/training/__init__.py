@@ -1,0 +1,1 @@
+"""Training one run: the shard, its engine, checkpoints, loss guard, fence."""

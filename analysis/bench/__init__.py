@@ -1,0 +1,1 @@
+"""Benchmarks of fits, of their coverage, and of the law service."""

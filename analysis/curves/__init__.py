@@ -1,0 +1,1 @@
+"""Curves from anyone's files, and their plots."""

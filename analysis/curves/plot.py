@@ -1,0 +1,79 @@
+"""Plots of curves with their laws: the curve with its band, and a linearized view."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from sparsing.analysis.curves.files import CurveFile
+from sparsing.analysis.fitting.fit import Fit
+from sparsing.analysis.fitting.points import BILLION
+from sparsing.study.errors import DefinitionError
+
+AHEAD = 1.6
+"""The law is drawn up to this many times the last point."""
+
+
+def plot_curves(path: str, fits: list[tuple[CurveFile, Fit]]) -> None:
+    """Draw each curve, its law and band (left), and the law straightened out (right)."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 4 * len(fits)), layout="constrained")
+    for (curve, fit), axes in zip(fits, figure.subplots(len(fits), 2, squeeze=False), strict=True):
+        _draw_curve(axes[0], curve, fit)
+        _draw_linearized(axes[1], fit)
+    try:
+        figure.savefig(path, dpi=150)
+    except (OSError, ValueError) as error:
+        raise DefinitionError(f"the plot cannot be written to {path}: {error}") from error
+
+
+def _draw_curve(axes, curve: CurveFile, fit: Fit) -> None:  # type: ignore[no-untyped-def]
+    last = float(np.nanmax(curve.tokens))
+    tokens = np.linspace(fit.points.tokens[0] * BILLION, last * AHEAD, 300)
+    value, low, high = fit.predict_many(tokens)
+    axes.plot(curve.tokens / BILLION, curve.activation_ratio, "o", ms=4, color="0.6")
+    fitted = fit.points
+    axes.plot(fitted.tokens, fitted.values, "o", ms=4, color="tab:blue", label="points fitted")
+    axes.plot(tokens / BILLION, value, color="tab:red", label=f"{fit.law} law")
+    if np.isfinite(low).all() and np.isfinite(high).all():
+        label = f"{fit.level:.0%} prediction interval"
+        axes.fill_between(tokens / BILLION, low, high, color="tab:red", alpha=0.15, label=label)
+    if fit.limit is not None:
+        axes.axhline(fit.limit, color="0.3", ls=":", label=f"limit {fit.limit:.4g}")
+    axes.set(
+        xlabel="training tokens / billions", ylabel="activation ratio", title=Path(curve.name).stem
+    )
+    axes.legend(fontsize=8)
+
+
+def _draw_linearized(axes, fit: Fit) -> None:  # type: ignore[no-untyped-def]
+    """The law as a straight line: the share of the change that is still to come."""
+    law, span = fit.problem.law, fit.problem.span
+    theta = fit.solution.theta[0]
+    start, change = float(fit.solution.start[0]), float(fit.solution.change[0])
+    limit_shape = float(law.shape_limit(theta, span))
+    axes.set(xlabel="training tokens / billions", title="distance to the limit")
+    if change == 0:
+        axes.text(
+            0.5, 0.5, "no trend: nothing to straighten", ha="center", transform=axes.transAxes
+        )
+        return
+    limit = start + change * limit_shape
+    distance = np.abs(fit.points.values - limit)
+    line = np.linspace(span.first, span.last, 200)
+    law_distance = np.abs(start + change * law.shape(line, theta, span) - limit)
+    if fit.law == "relu":
+        alpha = float(theta[0])
+        axes.set_xscale("function", functions=(lambda x: np.abs(x) ** alpha, _root(alpha)))
+    else:
+        axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.plot(fit.points.tokens, distance, "o", ms=4, color="tab:blue")
+    axes.plot(line, law_distance, color="tab:red")
+    axes.set_ylabel("|A - A0|")
+
+
+def _root(alpha: float):  # type: ignore[no-untyped-def]
+    return lambda x: np.abs(x) ** (1 / alpha)

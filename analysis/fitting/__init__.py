@@ -1,0 +1,1 @@
+"""Fitting a law to a curve: optimum, confidence region, comparison of laws."""

@@ -1,0 +1,1 @@
+"""What to do next: targets, extensions, advice on runs, new runs."""

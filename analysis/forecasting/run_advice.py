@@ -1,0 +1,227 @@
+"""Advice on one run that has been measured: stop, extend, done, or cannot say."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from math import isfinite
+from typing import Any, Literal
+
+from sparsing.analysis.fitting.comparison import CURVE_LAWS, UNDECIDED, Criteria, undecided
+from sparsing.analysis.fitting.fit import Fit
+from sparsing.analysis.forecasting.agreement import disagreement, precise_enough
+from sparsing.analysis.forecasting.extension import (
+    FARTHEST,
+    Needed,
+    further_checkpoints,
+    tokens_needed,
+)
+from sparsing.analysis.forecasting.target import Estimate, Wish
+from sparsing.analysis.refitting.fit_rows import fit_again
+from sparsing.study.definition.model import Study
+from sparsing.study.plan.runs import Cost
+from sparsing.study.status.study_status import RunStatus
+from sparsing.study.units import count_text
+
+Verdict = Literal["stop", "done", "extend", "cannot say"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunAdvice:
+    """What to do with a run; counts are plain tokens of the whole run, hours those of an A800."""
+
+    run: str
+    verdict: Verdict
+    """`stop`: precise enough, and still to train. `done`: precise enough, and ended. `extend`: to
+    `to_tokens`. `cannot say`: see `reason`."""
+    reason: str
+    state: str
+    law: str | None = None
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    """The wished quantity by the law, with its 95 % interval; None = open."""
+    half_width: float | None = None
+    """Of that interval; relative to the value unless the precision is absolute; None = open."""
+    tokens: float
+    """Trained so far."""
+    tokens_planned: float
+    to_tokens: float | None = None
+    """Where the quantity is expected to be precise enough: the median of what may come."""
+    to_tokens_low: float | None = None
+    to_tokens_high: float | None = None
+    """About 80 % of what may come lies between them; None = beyond what is looked at."""
+    gpu_hours: float | None = None
+    """What the extension costs beyond `tokens`."""
+    saved_gpu_hours: float | None = None
+    """Of `stop`: what the rest of the plan would cost."""
+    notes: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self) | {"notes": list(self.notes)}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A run, and what is known of it."""
+
+    study: Study
+    status: RunStatus
+    cost: Cost
+    rows: list[dict[str, Any]]
+    """Its newest rows of the `fits` table, one for each law."""
+    wish: Wish
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """The row of the law that fits best, by AICc."""
+
+        def aicc(row: dict[str, Any]) -> float:
+            found = _criteria(row).get(row["law"], {}).get("aicc")
+            return float("inf") if found is None else found
+
+        return min(self.rows, key=aicc)
+
+    def fit(self) -> Fit:
+        """That law's fit, made again from the rows that it rests on."""
+        return fit_again(self.row)
+
+    @property
+    def trained(self) -> float:
+        """Tokens trained so far."""
+        return float(max([self.status.tokens, *(row["tokens"] for row in self.rows)]))
+
+    def hours(self, tokens: float) -> float:
+        """GPU-hours from where the run is to `tokens`."""
+        per_token = self.cost.gpu_hours / self.cost.run.tokens
+        return max(0.0, tokens - self.trained) * per_token
+
+
+def _criteria(row: dict[str, Any]) -> dict[str, Criteria]:
+    return json.loads(row["criteria"] or "{}")
+
+
+def advise_run(case: Case, fit: Fit) -> RunAdvice:
+    """The advice on a run whose best law is `fit`."""
+    wish, estimate = case.wish, case.wish.of(fit)
+    rivals = [law for law in undecided(_criteria(case.row)) if law != fit.law]
+    if not fit.trend:
+        return _advice(case, fit, estimate, rivals, "cannot say", "; ".join(fit.warnings))
+    if not precise_enough(wish, fit, rivals):
+        return _extension(case, fit, estimate, rivals)
+    known = _known(wish, estimate)
+    if case.status.ended or case.trained >= case.cost.run.tokens:
+        return _advice(case, fit, estimate, rivals, "done", known)
+    saved = case.hours(case.cost.run.tokens)
+    return _advice(case, fit, estimate, rivals, "stop", known, saved_gpu_hours=saved)
+
+
+def without_fit(case: Case) -> RunAdvice:
+    """The advice on a run that was started, but has no fit yet."""
+    return RunAdvice(
+        run=case.cost.run.id,
+        verdict="cannot say",
+        reason="no fit yet: fewer than two measured points",
+        state=case.status.state,
+        tokens=case.trained,
+        tokens_planned=float(case.cost.run.tokens),
+        notes=_state_notes(case),
+    )
+
+
+def _extension(case: Case, fit: Fit, estimate: Estimate, rivals: list[str]) -> RunAdvice:
+    wish, planned = case.wish, case.cost.run.tokens
+    further = further_checkpoints(case.study, case.cost.run, float(case.row["tokens"]))
+    needed = tokens_needed(fit, lambda longer: precise_enough(wish, longer, rivals), further)
+    goal = wish.precision_text
+    now = _known(wish, estimate)
+    if wish.miss(estimate) <= 1:
+        now += f" by the {fit.law} law, but {disagreement(wish, fit, rivals)}"
+        goal = "a decision between them"
+    if needed.tokens is None:
+        why = f"{now}; {goal} is not expected within {FARTHEST} times the plan"
+        if needed.low is not None:
+            why += f", only in the best cases, from {count_text(needed.low)} tokens on"
+        return _advice(case, fit, estimate, rivals, "cannot say", why, to_tokens_low=needed.low)
+    why = f"{now}; {goal} is expected at {count_text(needed.tokens)} tokens ({_span(needed)}), "
+    inside = needed.tokens <= planned
+    why += "inside the plan" if inside else f"{needed.tokens / planned:.3g} times the plan"
+    return _advice(
+        case,
+        fit,
+        estimate,
+        rivals,
+        "extend",
+        why,
+        to_tokens=needed.tokens,
+        to_tokens_low=needed.low,
+        to_tokens_high=needed.high,
+        gpu_hours=case.hours(needed.tokens),
+    )
+
+
+def _advice(
+    case: Case,
+    fit: Fit,
+    estimate: Estimate,
+    rivals: list[str],
+    verdict: Verdict,
+    reason: str,
+    **numbers: float | None,
+) -> RunAdvice:
+    width = case.wish.miss(estimate) * case.wish.precision
+    return RunAdvice(
+        run=case.cost.run.id,
+        verdict=verdict,
+        reason=reason,
+        state=case.status.state,
+        law=fit.law,
+        value=estimate.value if estimate.verdict == "known" else None,
+        low=estimate.low,
+        high=estimate.high,
+        half_width=width if isfinite(width) else None,
+        tokens=case.trained,
+        tokens_planned=float(case.cost.run.tokens),
+        notes=(*_state_notes(case), *_law_notes(case, fit, rivals)),
+        **numbers,
+    )
+
+
+def _known(wish: Wish, estimate: Estimate) -> str:
+    """`limit 0.0721 known to 2 %`, or how far it is from being known."""
+    if estimate.verdict == "never":
+        return f"{wish.name}: no law within the interval reaches it"
+    if not isfinite(wish.miss(estimate)):
+        return f"{wish.name} not identified yet"
+    assert estimate.value is not None
+    width = wish.width_text(wish.miss(estimate))
+    return f"{wish.name} {wish.text(estimate.value)} known to {width}"
+
+
+def _span(needed: Needed) -> str:
+    low, high = (None if at is None else count_text(at) for at in (needed.low, needed.high))
+    return f"{low} to {high or 'open'}"
+
+
+def _state_notes(case: Case) -> tuple[str, ...]:
+    if case.status.state != "failed":
+        return ()
+    return (f"the run failed: {case.status.reason or 'no reason is in the store'}",)
+
+
+def _law_notes(case: Case, fit: Fit, rivals: list[str]) -> tuple[str, ...]:
+    """Whether other laws fit as well as the run's own, or better."""
+    if not rivals:
+        return ()
+    best, own = (_criteria(case.row)[law]["aicc"] for law in (rivals[0], fit.law))
+    if best is None or own is None:
+        return (f"law undecided: too few points to tell {fit.law} from others",)
+    if own - best <= UNDECIDED:
+        return (f"law undecided: {', '.join(rivals)} within {UNDECIDED:g} AICc of {fit.law}",)
+    better = f"{rivals[0]} fits better than {fit.law}, by {own - best:.2g} AICc"
+    simpler = len(CURVE_LAWS[rivals[0]].coordinates) < len(fit.form.coordinates)
+    return (
+        f"{'fewer parameters would do' if simpler else 'contradicts its law'}: {better}",
+        f"what is said here holds only as far as the {fit.law} law does",
+    )

@@ -1,0 +1,1 @@
+"""The laws: formulas, values, derivatives, inverses, limits."""

@@ -1,0 +1,1 @@
+"""Refitting a study's curves while its runs train."""

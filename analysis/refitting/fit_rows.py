@@ -1,0 +1,142 @@
+"""From a run's measured curve to a row of the `fits` table; many curves on all cores."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Generator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import datetime
+from json import dumps
+from multiprocessing import get_context
+from typing import Any
+
+import numpy as np
+
+from sparsing.analysis.fitting.fit import Fit
+from sparsing.analysis.fitting.fit_curve import fit_curve
+
+PARALLEL_FROM = 64
+"""So many fits are shared out to all cores; fewer are done before a process has started."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """A run's measured curve: by rising tokens, of one stage."""
+
+    run: str
+    stage: str
+    attempt: int
+    step: int
+    tokens: list[int]
+    activation_ratio: list[float]
+    half_width: list[float | None]
+    """Half the 95 % interval of each ratio; None where it was not measured."""
+    measured_at: datetime
+    """When its newest point was written."""
+
+    def between(self, warmup_tokens: int, stable_tokens: int) -> Curve:
+        """The curve without the points of the warm-up, and of the decay after `stable_tokens`."""
+        kept = [i for i, at in enumerate(self.tokens) if warmup_tokens < at <= stable_tokens]
+        return replace(
+            self,
+            tokens=[self.tokens[i] for i in kept],
+            activation_ratio=[self.activation_ratio[i] for i in kept],
+            half_width=[self.half_width[i] for i in kept],
+        )
+
+    @property
+    def weights(self) -> list[float] | None:
+        """Of each point in a fit: the inverse square of its interval; None where one has none.
+
+        An interval is an estimate itself: one under a third of the median counts as a third.
+        """
+        widths = np.array([width or np.nan for width in self.half_width], dtype=float)
+        if not len(widths) or np.isnan(widths).any():
+            return None
+        weights = np.maximum(widths, np.median(widths) / 3) ** -2.0
+        return (weights / weights.mean()).tolist()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One law to fit to one curve, whose warm-up and decay are left out already."""
+
+    curve: Curve
+    law: str
+    dropped: int
+    """Points of the warm-up and the decay."""
+    code_version: str
+
+
+Outcome = dict[str, Any] | Exception
+"""A row of the `fits` table, or what the fit raised: one curve must not keep others from theirs."""
+
+
+def fit_rows(jobs: list[Job]) -> Generator[tuple[Job, Outcome]]:
+    """The outcome of each job, in order; closing it leaves the others undone."""
+    if len(jobs) < PARALLEL_FROM:
+        for job in jobs:
+            yield job, _outcome(job)
+        return
+    # Not by fork: the caller's threads, polars' and the store's among them, would hang in a copy.
+    pool = ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), _leave_interrupts_to_parent)
+    try:
+        yield from zip(jobs, pool.map(_outcome, jobs, chunksize=8), strict=True)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _leave_interrupts_to_parent() -> None:
+    """Ctrl-C reaches all processes of a terminal; what it means is for the parent to say."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _outcome(job: Job) -> Outcome:
+    try:
+        return fit_row(job)
+    except Exception as error:
+        return error
+
+
+def fit_row(job: Job) -> dict[str, Any]:
+    """Fit one law and describe it, with what repeats the fit."""
+    curve = job.curve
+    weights = curve.weights
+    fit = fit_curve(curve.tokens, curve.activation_ratio, law=job.law, drop=0, weights=weights)
+    limit_name = fit.limit_parameter
+    low, high = fit.intervals[limit_name] if limit_name else (None, None)
+    return {
+        "step": curve.step,
+        "tokens": curve.tokens[-1],
+        "stage": curve.stage,
+        "law": fit.law,
+        "parameters": dumps(fit.parameters),
+        "intervals": dumps(fit.intervals),
+        "identified": dumps(fit.identified),
+        "limit_activation_ratio": fit.limit,
+        "limit_low": low,
+        "limit_high": high,
+        "mse": fit.mse,
+        "criteria": dumps(fit.criteria),
+        "points": fit.n,
+        "dropped": job.dropped,
+        "rows_tokens": curve.tokens,
+        "rows_activation_ratio": curve.activation_ratio,
+        "rows_weight": weights,
+        "settings": dumps(fit.settings | {"code_version": job.code_version}),
+        "warnings": dumps(fit.warnings),
+        "fit_seconds": fit.fit_seconds,
+    }
+
+
+def fit_again(row: Mapping[str, Any]) -> Fit:
+    """The fit that a row of the `fits` table describes, made again from what it rests on."""
+    return fit_curve(
+        row["rows_tokens"],
+        row["rows_activation_ratio"],
+        law=row["law"],
+        drop=0,
+        weights=row["rows_weight"],
+    )

@@ -1,0 +1,1 @@
+"""Laws over runs of several sizes."""

@@ -1,0 +1,1 @@
+"""The law service: what it says of studies, as documents and over HTTP."""

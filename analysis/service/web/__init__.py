@@ -1,0 +1,1 @@
+"""The HTTP server, who may ask it, and its pages."""

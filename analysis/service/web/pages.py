@@ -1,0 +1,94 @@
+"""The pages that people open: all studies, one study, its report; and what they load.
+
+The pages are shells: their scripts, which come with the package, ask the JSON documents. Nothing
+is loaded from elsewhere, and no script or style is inline.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import HTMLResponse, Response
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from sparsing.analysis.service.documents import Document
+from sparsing.study.errors import NotFoundError
+
+if TYPE_CHECKING:
+    from sparsing.analysis.service.served import ServedStudy
+
+FOLDER = Path(__file__).parent / "page"
+TYPES = {".js": "text/javascript", ".css": "text/css"}
+HTML = "text/html"
+REPORT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
+"""The report is one file, with its styles in it and no script at all."""
+
+
+@lru_cache(1)
+def assets() -> dict[str, Document]:
+    """The scripts and styles by their names, as they are in the package."""
+    files = sorted(path for path in FOLDER.iterdir() if path.suffix in TYPES)
+    return {path.name: Document.of(path.read_bytes(), TYPES[path.suffix]) for path in files}
+
+
+def assets_version() -> str:
+    """Differs where scripts or styles do: a page that stays open for weeks loads itself again."""
+    tags = "".join(document.tag for document in assets().values())
+    return hashlib.blake2b(tags.encode(), digest_size=8).hexdigest()
+
+
+def render(name: str, **values: Any) -> str:
+    """A page from its template; what is filled in is escaped."""
+    environment = Environment(
+        loader=FileSystemLoader(FOLDER),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(name).render(version=assets_version(), **values)
+
+
+def add_pages(app: FastAPI, served: dict[str, ServedStudy]) -> None:
+    """Add the pages of the studies to an application."""
+    overview = Document.of(render("overview.html", studies=list(served)), HTML)
+    shells = {
+        name: Document.of(render("study.html", study=each.store.study, study_id=name), HTML)
+        for name, each in served.items()
+    }
+
+    @app.get("/", response_class=HTMLResponse, tags=["pages"])
+    def index(request: Request) -> Response:
+        """The studies at a glance."""
+        return overview.answer(request)
+
+    @app.get("/studies/{study}", response_class=HTMLResponse, tags=["pages"])
+    def page(request: Request, study: str) -> Response:
+        """The live page of a study; `#RUN` at its end opens a run."""
+        find_study(served, study)
+        return shells[study].answer(request)
+
+    @app.get("/studies/{study}/report", response_class=HTMLResponse, tags=["pages"])
+    def report(request: Request, study: str) -> Response:
+        """The report of a study, as its store stood some seconds ago."""
+        answer = find_study(served, study).report().answer(request)
+        answer.headers["content-security-policy"] = REPORT_POLICY
+        return answer
+
+    @app.get("/page/{name}", response_class=Response, tags=["pages"])
+    def asset(request: Request, name: str) -> Response:
+        """A script or style of the pages; needs no token."""
+        if name not in assets():
+            raise NotFoundError(f"no '{name}' belongs to the pages")
+        return assets()[name].answer(request)
+
+
+def find_study(served: dict[str, ServedStudy], study: str) -> ServedStudy:
+    """The study of an id, or NotFoundError."""
+    if study not in served:
+        raise NotFoundError(f"no study '{study}' is served here; studies: {', '.join(served)}")
+    return served[study]

@@ -1,0 +1,1 @@
+"""Products for processors, compiled once for the processor that is there."""

@@ -1,0 +1,1 @@
+"""Scaling studies of activation sparsity in large language models."""

@@ -1,0 +1,5 @@
+"""`python -m sparsing`: the command line."""
+
+from sparsing.study.commands.main import main
+
+main()

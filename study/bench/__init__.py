@@ -1,0 +1,1 @@
+"""`sparsing bench`, and the benchmark of the store."""

@@ -1,0 +1,151 @@
+"""How a study's status looks: a table on a terminal, one line for each event elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rich.markup import escape
+from rich.table import Table
+
+from sparsing.study.status.study_status import RunStatus, StudyStatus
+from sparsing.study.units import count_text
+
+COLORS = {
+    "planned": "dim",
+    "waiting": "yellow",
+    "training": "cyan",
+    "measuring": "blue",
+    "done": "green",
+    "failed": "red",
+    "stopped": "magenta",
+}
+ORDER = ("failed", "training", "measuring", "waiting", "planned", "stopped", "done")
+"""What is shown first where not all runs have room."""
+
+
+def status_table(status: StudyStatus, max_rows: int | None = None) -> Table:
+    """A row for each run; at most `max_rows`, those that matter most, in the order of the plan."""
+    table = Table(title=_title(status), title_justify="left", box=None, caption_justify="left")
+    table.add_column("run", no_wrap=True)
+    table.add_column("state", no_wrap=True)
+    for name in ("tokens", "loss", "tokens/s", "left", "checkpoints", "activation"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("limit, 95 %", no_wrap=True)
+    table.add_column("newest row", justify="right", no_wrap=True)
+    shown = _most_important(status, max_rows)
+    for run in shown:
+        table.add_row(*_cells(run))
+    table.caption = _caption(status, len(shown))
+    return table
+
+
+def events(before: StudyStatus | None, now: StudyStatus) -> Iterator[str]:
+    """A line for each thing that happened between two looks at a study."""
+    if before is None:
+        yield _title(now)
+    old = {run.run.id: run for run in before.runs} if before else {}
+    for run in now.runs:
+        for event in _events(old.get(run.run.id), run):
+            yield f"{run.run.id}: {event}"
+
+
+def limit_text(run: RunStatus) -> str:
+    """`0.062 [0.051, 0.074]`, `not identified`; an open end is `..`; empty without a fit."""
+    if run.law is None:
+        return ""
+    if run.limit is None:
+        return "not identified"
+    low, high = (_digits(end, "..") for end in (run.limit_low, run.limit_high))
+    return f"{_digits(run.limit)} [{low}, {high}]"
+
+
+def duration_text(seconds: float | None) -> str:
+    """`45 s`, `3 min 20 s`, `2 h 5 min`, `3 d 4 h`; empty for None."""
+    if seconds is None:
+        return ""
+    whole = max(0, round(seconds))
+    for large, size, small, part in (
+        ("d", 86_400, "h", 3_600),
+        ("h", 3_600, "min", 60),
+        ("min", 60, "s", 1),
+    ):
+        if whole >= size:
+            return f"{whole // size} {large} {whole % size // part} {small}"
+    return f"{whole} s"
+
+
+def _title(status: StudyStatus) -> str:
+    counts = ", ".join(f"{count} {state}" for state, count in status.states.items() if count)
+    return f"study {status.study_id}: {counts}"
+
+
+def _most_important(status: StudyStatus, max_rows: int | None) -> list[RunStatus]:
+    if max_rows is None or len(status.runs) <= max_rows:
+        return list(status.runs)
+    first = sorted(status.runs, key=lambda run: ORDER.index(run.state))[: max(max_rows, 1)]
+    names = {run.run.id for run in first}
+    return [run for run in status.runs if run.run.id in names]
+
+
+def _caption(status: StudyStatus, shown: int) -> str | None:
+    notes = [
+        f"{run.run.id}: {run.reason}"
+        for run in status.runs
+        if run.reason and run.state in ("failed", "planned", "waiting")
+    ]
+    if shown < len(status.runs):
+        notes.append(f"and {len(status.runs) - shown} more runs")
+    return escape("\n".join(notes)) or None
+
+
+def _cells(run: RunStatus) -> tuple[str, ...]:
+    attempt = f" ({run.attempt})" if run.attempt > 1 else ""
+    ratio = f"{_digits(run.activation_ratio)} {run.stage}" if run.stage else ""
+    return (
+        escape(run.run.id),
+        f"[{COLORS.get(run.state, 'default')}]{escape(run.state)}[/]{attempt}",
+        _tokens(run),
+        _digits(run.loss),
+        count_text(run.tokens_per_second) if run.tokens_per_second else "",
+        duration_text(run.eta_seconds),
+        f"{run.checkpoints}/{len(run.run.checkpoint_steps)}",
+        ratio,
+        escape(limit_text(run)),
+        duration_text(run.age_seconds),
+    )
+
+
+def _events(before: RunStatus | None, now: RunStatus) -> Iterator[str]:
+    old_state = (before.state, before.attempt) if before else ("planned", 0)
+    if (now.state, now.attempt) != old_state:
+        yield _state_event(now)
+    if now.checkpoints != (before.checkpoints if before else 0):
+        yield _checkpoint_event(now)
+    measured = (now.activation_ratio, now.stage)
+    if measured != ((before.activation_ratio, before.stage) if before else (None, None)):
+        limit = f", limit {limit_text(now)}" if now.law else ""
+        yield f"activation ratio {_digits(now.activation_ratio)} ({now.stage}){limit}"
+
+
+def _state_event(now: RunStatus) -> str:
+    attempt = f", attempt {now.attempt}" if now.attempt > 1 else ""
+    device = f", on {now.device}" if now.state == "training" and now.device else ""
+    return now.state + attempt + device + (f": {now.reason}" if now.reason else "")
+
+
+def _checkpoint_event(now: RunStatus) -> str:
+    text = f"checkpoint {now.checkpoints}/{len(now.run.checkpoint_steps)}, {_tokens(now)} tokens"
+    if now.loss is not None:
+        text += f", loss {_digits(now.loss)}"
+    if now.tokens_per_second and now.eta_seconds is not None:
+        speed = count_text(now.tokens_per_second)
+        text += f", {speed} tokens/s, {duration_text(now.eta_seconds)} left"
+    return text
+
+
+def _tokens(run: RunStatus) -> str:
+    return f"{count_text(run.tokens)} of {count_text(run.run.tokens)}"
+
+
+def _digits(value: float | None, without: str = "") -> str:
+    return without if value is None else f"{value:.3g}"

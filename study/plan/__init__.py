@@ -1,0 +1,1 @@
+"""From a definition to its runs, and what they cost."""

@@ -1,0 +1,1 @@
+"""What the controllers of a study share: lease, requests, journal."""

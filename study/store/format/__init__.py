@@ -1,0 +1,1 @@
+"""What the bytes of a table mean: logs, sealed segments, sequence numbers, partitions."""

@@ -1,0 +1,1 @@
+"""Durable files, objects on object stores, and cells that are replaced atomically."""

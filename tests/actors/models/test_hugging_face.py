@@ -1,0 +1,290 @@
+"""Models of several families: read, replaced, and in every error named."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from foreign_models import SHAPE, byte_tokenizer, family, save, sentences
+from safetensors.torch import load_file, save_file
+
+from sparsing.actors.bench.models import llama_weights
+from sparsing.actors.measuring.inputs.text import of_files
+from sparsing.actors.models.hugging_face import ForeignTokenizer, load_foreign
+from sparsing.actors.models.transformer import ModelConfig, Transformer
+from sparsing.study.errors import DefinitionError, NotFoundError, SparsingError
+
+CPU = torch.device("cpu")
+FAMILIES = {
+    "Llama": {},
+    "Mistral": {"hidden_act": "relu", "sliding_window": 16},
+    "Qwen2": {"hidden_act": "relu2", "use_sliding_window": False},
+    "Qwen3": {"hidden_act": "gelu_pytorch_tanh"},
+    "Gemma": {"hidden_activation": "gelu_pytorch_tanh"},
+    "Granite": {"hidden_act": "gelu", "logits_scaling": 2.0, "residual_multiplier": 0.5},
+}
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    path = tmp_path / "prose.txt"
+    path.write_text(sentences(400))
+    return path
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save(family("Llama"), tmp_path_factory.mktemp("llama"))
+
+
+@pytest.fixture
+def broken(llama: Path, tmp_path: Path) -> Path:
+    """A copy of a model's folder, to be broken."""
+    return Path(shutil.copytree(llama, tmp_path / "broken"))
+
+
+def change(folder: Path, **changes: object) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | changes))
+
+
+@pytest.mark.parametrize("name", ["Llama", "Mistral", "Qwen2", "Qwen3", "Gemma", "Granite"])
+def test_loss_is_that_of_transformers(name: str, tmp_path: Path, text: Path) -> None:
+    model = family(name, **FAMILIES[name])
+    foreign = load_foreign(save(model, tmp_path / "model"), CPU)
+    halves = of_files({"prose": text}, "text", foreign.tokenizer.documents, 64, lambda line: None)
+    sequences = halves.report
+    losses = foreign.subject.losses(sequences)
+    whole = [i for i in range(len(sequences)) if sequences.counts[i] == 64]
+    for i in whole[:6]:
+        ids = torch.from_numpy(sequences.tokens[i])[None]
+        with torch.no_grad():
+            expected = model(input_ids=ids, labels=ids).loss
+        assert losses[i] / 64 == pytest.approx(float(expected), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["Llama", "Qwen2", "Gemma"])
+def test_forward_is_the_same_to_the_bit_and_weights_are_shared(name: str, tmp_path: Path) -> None:
+    model = family(name, **FAMILIES[name])
+    folder = save(model, tmp_path / "model")
+    foreign = load_foreign(folder, CPU)
+    assert len(foreign.subject.ffns) == SHAPE["num_hidden_layers"]
+    ids = torch.randint(257, (2, 48), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        assert torch.equal(foreign.subject.model(input_ids=ids).logits, model(input_ids=ids).logits)
+    numbers = sum(p.numel() for p in foreign.subject.model.parameters())
+    assert numbers == sum(p.numel() for p in model.parameters())
+
+
+def test_bfloat16_weights_are_computed_in_float32(tmp_path: Path) -> None:
+    foreign = load_foreign(save(family("Llama").to(torch.bfloat16), tmp_path / "model"), CPU)
+    assert foreign.stored == "bfloat16"
+    assert foreign.computed == "float32"
+    assert foreign.subject.ffns[0].w_in.weight.dtype == torch.float32
+
+
+def test_minicpm_is_our_own_model(tmp_path: Path) -> None:
+    config = ModelConfig(d_h=48, layers=3, d_f=120, heads=4, activation="relu", vocabulary_size=257)
+    model = Transformer(config).initialize(3)
+    folder = tmp_path / "minicpm"
+    folder.mkdir()
+    save_file(llama_weights(model), folder / "model.safetensors", metadata={"format": "pt"})
+    about = {
+        "model_type": "minicpm",
+        "architectures": ["MiniCPMForCausalLM"],
+        "auto_map": {"AutoModelForCausalLM": "modeling_minicpm.MiniCPMForCausalLM"},
+        "vocab_size": 257,
+        "hidden_size": 48,
+        "intermediate_size": 120,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 4,
+        "hidden_act": "relu",
+        "max_position_embeddings": 512,
+        "rms_norm_eps": config.norm_epsilon,
+        "scale_emb": config.scale_emb,
+        "scale_depth": config.scale_depth,
+        "dim_model_base": config.dim_model_base,
+        "eos_token_id": 2,
+    }
+    (folder / "config.json").write_text(json.dumps(about))
+    byte_tokenizer().save(str(folder / "tokenizer.json"))
+    foreign = load_foreign(folder, CPU)
+    ids = torch.randint(257, (2, 32), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        ours, theirs = model(ids), foreign.subject.model(input_ids=ids).logits
+    torch.testing.assert_close(theirs, ours, rtol=1e-4, atol=1e-5)
+    assert foreign.activation == "relu"
+    change(folder, rope_scaling={"type": "longrope"})
+    with pytest.raises(DefinitionError, match="rope_scaling"):
+        load_foreign(folder, CPU)
+
+
+def test_documents_end_and_spell_special_tokens_out(tmp_path: Path) -> None:
+    byte_tokenizer().save(str(tmp_path / "tokenizer.json"))
+    tokenizer = ForeignTokenizer(tmp_path / "tokenizer.json", 256)
+    first, second = tokenizer.documents(["a</s>b", "c"])
+    assert first.tolist()[-1] == 256
+    assert len(first) == 7
+    assert (first[:-1] < 256).all()
+    assert second.tolist()[1:] == [256]
+    assert len(ForeignTokenizer(tmp_path / "tokenizer.json", None).documents(["c"])[0]) == 1
+
+
+def test_saved_truncation_and_padding_are_not_applied(tmp_path: Path) -> None:
+    inner = byte_tokenizer()
+    inner.enable_truncation(4)
+    inner.enable_padding(length=64)
+    inner.save(str(tmp_path / "tokenizer.json"))
+    assert len(ForeignTokenizer(tmp_path / "tokenizer.json", None).documents(["x" * 20])[0]) == 20
+
+
+def test_folders_without_a_model(tmp_path: Path, broken: Path) -> None:
+    with pytest.raises(NotFoundError, match=r"no config\.json"):
+        load_foreign(tmp_path, CPU)
+    (broken / "tokenizer.json").unlink()
+    with pytest.raises(NotFoundError, match=r"no tokenizer\.json.*save_pretrained"):
+        load_foreign(broken, CPU)
+    for path in broken.glob("*.safetensors"):
+        path.unlink()
+    with pytest.raises(NotFoundError, match="no weights"):
+        load_foreign(broken, CPU)
+
+
+def test_pickles_are_refused_unread(broken: Path) -> None:
+    class Trap:
+        def __reduce__(self) -> tuple:
+            return Path.touch, (broken / "sprung",)
+
+    torch.save({"weight": Trap()}, broken / "pytorch_model.bin")
+    (broken / "model.safetensors").unlink()
+    with pytest.raises(DefinitionError, match=r"pickles.*pytorch_model.*safetensors"):
+        load_foreign(broken, CPU)
+    assert not (broken / "sprung").exists()
+
+
+def test_code_of_the_folder_is_not_run(broken: Path) -> None:
+    (broken / "modeling_own.py").write_text(f"open({str(broken / 'sprung')!r}, 'w')")
+    change(
+        broken,
+        model_type="own",
+        auto_map={"AutoConfig": "modeling_own.Config", "AutoModelForCausalLM": "modeling_own.Own"},
+    )
+    with pytest.raises(DefinitionError, match="without running code of its own"):
+        load_foreign(broken, CPU)
+    assert not (broken / "sprung").exists()
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"hidden_size": 3}'])
+def test_config_that_is_none(broken: Path, content: str) -> None:
+    (broken / "config.json").write_text(content)
+    with pytest.raises(SparsingError, match=r"config\.json"):
+        load_foreign(broken, CPU)
+
+
+def test_an_unknown_activation_function_is_named(broken: Path) -> None:
+    change(broken, hidden_act="sillu")
+    with pytest.raises(DefinitionError, match=r"'sillu' is unknown.*hidden_act.*such as silu"):
+        load_foreign(broken, CPU)
+
+
+def test_quantized_weights_are_refused(broken: Path) -> None:
+    change(broken, quantization_config={"quant_method": "gptq", "bits": 4})
+    with pytest.raises(DefinitionError, match="quantized"):
+        load_foreign(broken, CPU)
+
+
+def test_missing_weights_are_not_made_up(broken: Path) -> None:
+    weights = load_file(broken / "model.safetensors")
+    del weights["model.layers.1.mlp.up_proj.weight"]
+    save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(SparsingError, match=r"missing.*layers\.1\.mlp\.up_proj"):
+        load_foreign(broken, CPU)
+
+
+def test_weights_of_another_shape(broken: Path) -> None:
+    change(broken, intermediate_size=64)
+    with pytest.raises(SparsingError, match=r"of another shape: .*mlp\..*not complete"):
+        load_foreign(broken, CPU)
+
+
+def test_layers_that_the_configuration_lacks_are_not_left_out(broken: Path) -> None:
+    change(broken, num_hidden_layers=2)
+    with pytest.raises(SparsingError, match=r"without model\.layers\.2\.mlp.*configuration"):
+        load_foreign(broken, CPU)
+
+
+def test_weights_that_are_no_numbers(broken: Path) -> None:
+    weights = load_file(broken / "model.safetensors")
+    weights["model.layers.1.mlp.up_proj.weight"][0, 0] = float("nan")
+    save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(DefinitionError, match=r"layers\.1\.mlp.*up_proj.*NaN.*damaged"):
+        load_foreign(broken, CPU)
+
+
+def test_damaged_weights(broken: Path) -> None:
+    data = (broken / "model.safetensors").read_bytes()
+    (broken / "model.safetensors").write_bytes(data[: len(data) // 2])
+    with pytest.raises(SparsingError, match="damaged"):
+        load_foreign(broken, CPU)
+
+
+def test_damaged_tokenizer(broken: Path) -> None:
+    (broken / "tokenizer.json").write_text("{}")
+    with pytest.raises(SparsingError, match=r"tokenizer\.json is no tokenizer"):
+        load_foreign(broken, CPU)
+
+
+def test_tokenizer_of_another_model(broken: Path) -> None:
+    inner = byte_tokenizer()
+    inner.add_tokens(["another"])
+    inner.save(str(broken / "tokenizer.json"))
+    with pytest.raises(DefinitionError, match="ids up to 257, the model embeds 257"):
+        load_foreign(broken, CPU)
+
+
+def test_models_without_a_gated_ffn(tmp_path: Path) -> None:
+    config = transformers.GPT2Config(
+        vocab_size=257, n_embd=32, n_layer=2, n_head=2, bos_token_id=256, eos_token_id=256
+    )
+    folder = save(transformers.GPT2LMHeadModel(config), tmp_path / "gpt2")
+    with pytest.raises(DefinitionError, match=r"no gate_proj.*no gated FFN"):
+        load_foreign(folder, CPU)
+
+
+def test_experts_are_refused(tmp_path: Path) -> None:
+    model = family(
+        "Qwen2Moe",
+        num_experts=4,
+        num_experts_per_tok=2,
+        moe_intermediate_size=16,
+        shared_expert_intermediate_size=32,
+    )
+    with pytest.raises(DefinitionError, match="mixture of experts"):
+        load_foreign(save(model, tmp_path / "moe"), CPU)
+
+
+def test_output_bias_is_refused(tmp_path: Path) -> None:
+    folder = save(family("Llama", mlp_bias=True), tmp_path / "biased")
+    with pytest.raises(DefinitionError, match=r"layers\.0\.mlp.*output layer has a bias"):
+        load_foreign(folder, CPU)
+
+
+def test_ffn_that_computes_something_else_is_refused(tmp_path: Path) -> None:
+    from sparsing.actors.models.hugging_face_ffns import replace_ffns
+
+    model = family("Llama")
+    model.model.layers[2].mlp.forward = lambda x: 2 * x
+    with pytest.raises(DefinitionError, match=r"layers\.2\.mlp.*something else"):
+        replace_ffns(model, tmp_path)
+
+
+def test_without_transformers(llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(DefinitionError, match="pip install transformers"):
+        load_foreign(llama, CPU)

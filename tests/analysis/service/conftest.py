@@ -1,0 +1,3 @@
+from service_client import ask, store
+
+__all__ = ["ask", "store"]

@@ -1,0 +1,78 @@
+"""Which checkpoints may go: those of measured runs that their CETT value does not stand on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from stores import tiny_store, write_rows
+
+from sparsing.study.commands.main import cli
+from sparsing.study.plan.runs import plan_runs
+from sparsing.study.store.checkpoint_folders import (
+    MARKER,
+    checkpoint_folder,
+    complete_steps,
+    stabilizing_steps,
+)
+from sparsing.study.store.study_store import StudyStore
+
+DONE, TRAINING = "relu-d8x2-wd4-s0", "silu-d8x2-wd4-s0"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> StudyStore:
+    """Two runs with eight checkpoints of 100 bytes each; one of them is done."""
+    store = tiny_store(
+        tmp_path,
+        checkpoints={"count": 8},
+        measurement={"stabilizing_checkpoints": 2},
+        optimization={"batch_tokens": 16, "decay_tokens": 256},
+    )
+    for run in plan_runs(store.study):
+        for step in run.checkpoint_steps:
+            folder = checkpoint_folder(store.path, run.id, step)
+            folder.mkdir(parents=True)
+            (folder / "shard.safetensors").write_bytes(b"x" * 98)
+            (folder / MARKER).write_text("{}")
+    write_rows(store, "runs", DONE, [{"step": 64, "state": "done"}])
+    write_rows(store, "runs", TRAINING, [{"step": 64, "state": "training"}])
+    return store
+
+
+def prune(store: StudyStore, *words: str) -> list[dict]:
+    arguments = ["store", "prune", "tiny", "--store", str(store.path.parent), "--json", *words]
+    result = CliRunner().invoke(cli, arguments)
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)["removed"]
+
+
+def test_what_was_searched_stays_and_the_newest(store: StudyStore) -> None:
+    run = plan_runs(store.study)[0]
+    steps = complete_steps(store.path, DONE)
+    kept = sorted({*stabilizing_steps(run, steps, 2), steps[-1]})
+    assert kept[-1] > run.steps - run.decay_steps >= kept[1]
+    would = prune(store, "--dry-run")
+    assert complete_steps(store.path, DONE) == steps
+    removed = prune(store)
+    assert removed == would
+    assert [each["step"] for each in removed] == [step for step in steps if step not in kept]
+    assert {(each["run"], each["bytes"]) for each in removed} == {(DONE, 100)}
+    assert complete_steps(store.path, DONE) == kept
+    assert not checkpoint_folder(store.path, DONE, removed[0]["step"]).exists()
+    assert prune(store) == []
+
+
+def test_runs_that_are_not_measured_keep_all(store: StudyStore) -> None:
+    prune(store)
+    run = plan_runs(store.study)[1]
+    assert complete_steps(store.path, TRAINING) == list(run.checkpoint_steps)
+
+
+def test_what_a_killed_one_left_is_removed(store: StudyStore) -> None:
+    first, *rest = (each["step"] for each in prune(store, "--dry-run"))
+    (checkpoint_folder(store.path, DONE, first) / MARKER).unlink()
+    assert [each["step"] for each in prune(store)] == [first, *rest]
+    assert not checkpoint_folder(store.path, DONE, first).exists()
