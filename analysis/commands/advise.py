@@ -9,8 +9,8 @@ import click
 from sparsing.analysis.fitting.fit_table import aligned
 from sparsing.analysis.forecasting.advice import Advice, advise
 from sparsing.analysis.forecasting.new_runs import NewRuns
+from sparsing.analysis.forecasting.planned import PlannedRun
 from sparsing.analysis.forecasting.run_advice import RunAdvice
-from sparsing.analysis.scales.planned import PlannedRun
 from sparsing.study.commands.options import store_option
 from sparsing.study.definition.values import token_count
 from sparsing.study.plan.runs import ACCELERATOR

@@ -10,16 +10,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from sparsing.analysis.forecasting.new_runs import NewRuns, cost_at, new_runs
-from sparsing.analysis.forecasting.run_advice import Case, RunAdvice, advise_run, without_fit
-from sparsing.analysis.forecasting.target import Wish
-from sparsing.analysis.refitting.refit import newest_fits
-from sparsing.analysis.scales.planned import (
+from sparsing.analysis.forecasting.planned import (
     Family,
     PlannedRun,
     families,
     predict_planned,
     scale_parameters,
 )
+from sparsing.analysis.forecasting.run_advice import Case, RunAdvice, advise_run, without_fit
+from sparsing.analysis.forecasting.target import Wish
+from sparsing.analysis.refitting.refit import newest_fits
 from sparsing.study.definition.model import Study
 from sparsing.study.plan.runs import ACCELERATOR, Cost, plan
 from sparsing.study.status.study_status import StudyStatus

@@ -10,9 +10,14 @@ from typing import Any, Literal
 import numpy as np
 
 from sparsing.analysis.fitting.fit import Fit
+from sparsing.analysis.forecasting.planned import (
+    NOT_OF_TOKENS,
+    Family,
+    parameters,
+    width_depth_ratio,
+)
 from sparsing.analysis.forecasting.target import Wish
 from sparsing.analysis.forecasting.what_if import futures
-from sparsing.analysis.scales.planned import NOT_OF_TOKENS, Family, parameters, width_depth_ratio
 from sparsing.study.definition.model import Resources, RunPoint, Shape, Study
 from sparsing.study.definition.shapes import HEAD_SIZE
 from sparsing.study.errors import DefinitionError

@@ -5,7 +5,7 @@ import pytest
 from curves import synthetic
 
 from sparsing.analysis.fitting.fit_curve import fit_curve
-from sparsing.analysis.laws.other_quantities import (
+from sparsing.analysis.scales.other_quantities import (
     LossPowerLaw,
     ScaleLaw,
     WidthDepthLaw,

@@ -9,10 +9,10 @@ from scipy.stats import t as student
 
 from sparsing.analysis.forecasting.advice import advise
 from sparsing.analysis.forecasting.new_runs import cost_at, new_runs, shape_of
+from sparsing.analysis.forecasting.planned import families, predict_planned
 from sparsing.analysis.forecasting.target import Wish
 from sparsing.analysis.laws.published import PUBLISHED
 from sparsing.analysis.laws.sparsity import PAPER_LAWS
-from sparsing.analysis.scales.planned import families, predict_planned
 from sparsing.study.definition.shapes import NAMED_SCALES, model_shape
 from sparsing.study.plan.runs import Run, plan, plan_runs
 

@@ -16,8 +16,8 @@ import numpy as np
 from sparsing.analysis.fitting.fit import Fit
 from sparsing.analysis.fitting.fit_curve import fit_curve
 from sparsing.analysis.forecasting.target import Wish
-from sparsing.analysis.laws.other_quantities import ScaleLaw, WidthDepthLaw
 from sparsing.analysis.laws.sparsity import Law
+from sparsing.analysis.scales.other_quantities import ScaleLaw, WidthDepthLaw
 from sparsing.study.definition.shapes import NAMED_SCALES
 from sparsing.study.definition.values import parse_count
 from sparsing.study.errors import DefinitionError
