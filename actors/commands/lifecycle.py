@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from functools import partial
+from itertools import accumulate
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import click
-import polars as pl
 
 from sparsing.study.commands.on_cluster import address_option, cluster_options, run_elsewhere
 from sparsing.study.commands.options import store_option
 from sparsing.study.definition.load import load_study
 from sparsing.study.errors import NotFoundError, SparsingError
 from sparsing.study.plan.runs import find_run, plan_runs
+from sparsing.study.status.run_history import changes_of_state
 from sparsing.study.store.control.journal import JOURNAL
 from sparsing.study.store.control.lease import holder_of, is_held
 from sparsing.study.store.control.requests import request_stop, withdraw_stop
@@ -202,7 +206,8 @@ def logs(
     store = StudyStore.open(root, study)
     if run:
         find_run(plan_runs(store.study), run, store.study_id)
-    for line in sorted([*_changes(store, run), *([] if run else _said(store))]):
+    lines = [*_changes(store, run), *([] if run else _said(store))]
+    for _, line in sorted(lines, key=itemgetter(0)):
         click.echo(line)
     holder = holder_of(store.path)
     if holder and not run:
@@ -210,18 +215,37 @@ def logs(
         click.echo(f"newest controller: {holder.owner}, token {holder.token}{ended}")
 
 
-def _changes(store: StudyStore, run: str | None) -> list[str]:
-    """A line for each change of state, which begins with its time."""
-    columns = ["written_at", "run", "attempt", "state", "reason"]
-    rows = store.scan("runs", run).select(columns).sort("written_at").collect()
-    times = rows["written_at"].dt.convert_time_zone("UTC").dt.strftime("%Y-%m-%dT%H:%M:%S+00:00")
-    told = rows.with_columns(pl.Series("written_at", times)).iter_rows()
-    return [
-        f"{time} {name}: {state}, attempt {attempt}" + (f": {reason}" if reason else "")
-        for time, name, attempt, state, reason in told
-    ]
+def _changes(store: StudyStore, run: str | None) -> Iterator[tuple[str, str]]:
+    """A line for each change of state, each run's in their order, and the time to sort it by.
+
+    The line says the time of the machine that wrote the row. It is sorted by that time only as
+    far as the run's other rows allow it: a shard's clock may be ahead or behind.
+    """
+    columns = ["run", "written_at", "attempt", "state", "reason", "device"]
+    by_run = changes_of_state(store, run, columns).collect().partition_by("run")
+    for rows in by_run:
+        changes = list(rows.iter_rows(named=True))
+        for row, when in zip(changes, _times_in_order(changes), strict=True):
+            said = f"{row['run']}: {row['state']}, attempt {row['attempt']}"
+            reason = f": {row['reason']}" if row["reason"] else ""
+            yield _time_text(when), f"{_time_text(row['written_at'])} {said}{reason}"
 
 
-def _said(store: StudyStore) -> list[str]:
+def _times_in_order(changes: list[dict[str, Any]]) -> Iterator[datetime]:
+    """Times of a run's rows that never decrease; a shard's is not after the next controller's."""
+    times = [row["written_at"] for row in changes]
+    for i in range(len(times) - 2, -1, -1):
+        if changes[i]["device"] is not None:
+            times[i] = min(times[i], times[i + 1])
+    return accumulate(times, max)
+
+
+def _time_text(when: datetime) -> str:
+    return when.astimezone(UTC).isoformat(timespec="seconds")
+
+
+def _said(store: StudyStore) -> Iterator[tuple[str, str]]:
+    """What the controllers said, with its time."""
     file = store.path / JOURNAL
-    return file.read_text("utf-8", "replace").splitlines() if file.exists() else []
+    for line in file.read_text("utf-8", "replace").splitlines() if file.exists() else []:
+        yield line.partition(" ")[0], line

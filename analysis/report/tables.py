@@ -14,6 +14,7 @@ import psutil
 
 from sparsing.analysis.fitting.comparison import undecided
 from sparsing.analysis.report.data import FittedLaw, ReportedRun, StudyData
+from sparsing.study.status.run_history import changes_of_state
 from sparsing.study.units import bytes_text, count_text
 from sparsing.study.version import code_version
 
@@ -153,8 +154,8 @@ def _loss(value: float | None) -> str:
 
 
 def failures_table(data: StudyData) -> ReportTable:
-    """Every failure that the store knows of, newest last, and how the run stands now."""
-    failed = data.store.scan("runs").filter(pl.col("state") == "failed").sort("written_at")
+    """Every failure that the store knows of, by run and attempt, and how the run stands now."""
+    failed = changes_of_state(data.store).filter(pl.col("state") == "failed")
     now = {run.run.id: run.status.state for run in data.runs}
     rows = [
         (

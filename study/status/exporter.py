@@ -23,7 +23,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from sparsing.study.status.failure import Kind
-from sparsing.study.status.run_history import read_lives
+from sparsing.study.status.run_history import read_histories
 from sparsing.study.status.run_metrics import LawPoint, StudyNow, run_metrics
 from sparsing.study.status.study_status import StudyStatus
 from sparsing.study.store.by_run import ByRun, States
@@ -57,7 +57,7 @@ class StudyMetrics:
         self.fit_lag_seconds = fit_lag_seconds
         self._vocabulary = store.study.data.tokenizer.entries
         self._status, self._laws = status, laws
-        self._lives = ByRun(store, "runs", partial(read_lives, store))
+        self._histories = ByRun(store, "runs", partial(read_histories, store))
         self._commits = ByRun(store, "steps", partial(read_commit_delays, store))
         self.rows = {table: ByRun(store, table, _counts(store, table)) for table in TABLES}
         self.fit_seconds = ByRun(store, "fits", partial(_fit_seconds, store))
@@ -65,9 +65,9 @@ class StudyMetrics:
 
     def now(self, seen: States) -> StudyNow:
         """How its runs stand; `seen` as in ByRun."""
-        lives, laws = self._lives.now(seen), self._laws(seen)
+        histories, laws = self._histories.now(seen), self._laws(seen)
         commits = self._commits.now(seen)
-        return StudyNow(self._status(seen), lives, laws, commits, self._vocabulary)
+        return StudyNow(self._status(seen), histories, laws, commits, self._vocabulary)
 
 
 class StoreCollector(Collector):
@@ -195,14 +195,14 @@ def _failures(studies: Sequence[StudyNow]) -> Metric:
         "sparsing_failures", "Attempts that failed, by kind.", labels=["study", "kind"]
     )
     for study in studies:
-        failed = sum((life.failures for life in study.lives.values()), Counter[str]())
+        failed = sum((history.failures for history in study.histories.values()), Counter[str]())
         for kind in Kind:
             metric.add_metric([study.status.study_id, kind], failed[kind])
     return metric
 
 
 def _wait_tallies(study: StudyNow) -> dict[str, Tally]:
-    waits = {run: life.waits_seconds for run, life in study.lives.items()}
+    waits = {run: history.waits_seconds for run, history in study.histories.items()}
     return {
         run: ([sum(w <= end for w in each) for end in WAIT_BUCKETS] + [len(each)], sum(each))
         for run, each in waits.items()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from sparsing.study.plan.mfu import mfu_ratio
-from sparsing.study.status.run_history import RunLife
+from sparsing.study.status.run_history import RunHistory
 from sparsing.study.status.study_status import RunStatus, StudyStatus
 
 
@@ -28,7 +28,7 @@ class StudyNow:
     """How the runs of a study stand; what is known of them beside the status, by run."""
 
     status: StudyStatus
-    lives: dict[str, RunLife]
+    histories: dict[str, RunHistory]
     laws: dict[str, LawPoint]
     commit_seconds: dict[str, float]
     vocabulary: int
@@ -40,7 +40,7 @@ class RunNow:
     """How one run stands."""
 
     status: RunStatus
-    life: RunLife | None
+    history: RunHistory | None
     law: LawPoint | None
     commit_seconds: float | None
     vocabulary: int
@@ -53,9 +53,9 @@ class RunNow:
     def mfu(self) -> float | None:
         """Model FLOPs utilization, while it trains and its devices' peak is known."""
         speed, device = self.status.tokens_per_second, self.status.device
-        if speed is None or device is None or self.life is None or self.life.shards is None:
+        if speed is None or device is None or self.history is None or self.history.shards is None:
             return None
-        return mfu_ratio(self.status.run, self.vocabulary, speed, device, self.life.shards)
+        return mfu_ratio(self.status.run, self.vocabulary, speed, device, self.history.shards)
 
 
 PER_RUN: tuple[tuple[str, str, Callable[[RunNow], float | None]], ...] = (
@@ -70,7 +70,7 @@ PER_RUN: tuple[tuple[str, str, Callable[[RunNow], float | None]], ...] = (
     (
         "run_shards",
         "World size while training.",
-        lambda run: run.life.shards if run.training and run.life else None,
+        lambda run: run.history.shards if run.training and run.history else None,
     ),
     ("run_loss", "Of the newest step, nats per token.", lambda run: run.status.loss),
     (
@@ -151,7 +151,7 @@ def run_metrics(studies: Sequence[StudyNow]) -> Iterator[Metric]:
 def _runs(study: StudyNow) -> Iterator[RunNow]:
     for status in study.status.runs:
         run = status.run.id
-        known = (study.lives.get(run), study.laws.get(run), study.commit_seconds.get(run))
+        known = (study.histories.get(run), study.laws.get(run), study.commit_seconds.get(run))
         yield RunNow(status, *known, study.vocabulary)
 
 
@@ -166,8 +166,8 @@ def _states(runs: Sequence[tuple[str, RunNow]]) -> Iterator[Metric]:
     for study_id, run in runs:
         names = [study_id, run.status.run.id]
         states.add_metric([*names, run.status.state], 1)
-        if run.life:
-            seconds.add_metric(names, run.life.since.timestamp())
+        if run.history:
+            seconds.add_metric(names, run.history.since.timestamp())
     yield states
     yield seconds
 

@@ -12,6 +12,7 @@ from typing import Any
 import polars as pl
 
 from sparsing.study.plan.runs import Run, plan_runs
+from sparsing.study.status.run_history import changes_of_state
 from sparsing.study.store.by_run import ByRun, States
 from sparsing.study.store.study_store import StudyStore
 
@@ -19,10 +20,12 @@ STATES = ("planned", "waiting", "training", "measuring", "done", "failed", "stop
 ENDED = ("done", "failed", "stopped")
 """States after which nothing more comes of a run by itself."""
 SPEED_ROWS = 20
-"""Speed is the median over so many of the newest steps."""
+"""Speed is the median over this number of the newest steps."""
 
 SILENT_SECONDS = 300.0
-"""A run in training that wrote nothing for so long has no speed: it was stopped or killed."""
+"""A run in training that wrote nothing for this time has no speed: it was stopped or killed."""
+CLOCK_TOLERANCE_SECONDS = 5.0
+"""A row from further in the future was written by a clock that is ahead: its age is unknown."""
 
 Rows = dict[str, dict[str, Any]]
 """One row for each run that has any, by run."""
@@ -37,7 +40,7 @@ class RunStatus:
     """The newest of STATES; `planned` before the first row."""
     reason: str | None
     attempt: int
-    """Lives so far; 0 before the first."""
+    """Newest attempt; 0 before the first."""
     device: str | None
     tokens: int
     """Training tokens whose steps are in the store."""
@@ -70,7 +73,7 @@ class RunStatus:
     mse: float | None
     """Mean squared residual of that fit, over the points fitted."""
     age_seconds: float | None
-    """Age of the run's newest row."""
+    """Age of the run's newest row; None where only a clock that is ahead says when that was."""
 
     @property
     def ended(self) -> bool:
@@ -187,7 +190,11 @@ def _run_status(run: Run, parts: Rows) -> RunStatus:
 
 
 def _age_seconds(row: dict[str, Any]) -> float | None:
-    return (datetime.now(UTC) - row["written_at"]).total_seconds() if row else None
+    """Age of a row; None without one, and where a clock that is ahead wrote it."""
+    if not row:
+        return None
+    age = (datetime.now(UTC) - row["written_at"]).total_seconds()
+    return max(age, 0.0) if age > -CLOCK_TOLERANCE_SECONDS else None
 
 
 def _by_run(frame: pl.LazyFrame) -> Rows:
@@ -197,11 +204,11 @@ def _by_run(frame: pl.LazyFrame) -> Rows:
 def newest_states(store: StudyStore, runs: list[str] | None = None) -> Rows:
     """The newest change of state of each run, or of `runs`.
 
-    Device and attempt are of the newest row that has one.
+    The device is that of the newest row that has one.
     """
-    ordered = store.scan("runs", runs).sort("written_at", maintain_order=True)
-    newest = [pl.col("state", "reason", "written_at").last(), pl.col("attempt").max()]
-    return _by_run(ordered.group_by("run").agg(*newest, pl.col("device").drop_nulls().last()))
+    ordered = changes_of_state(store, runs)
+    newest = pl.col("state", "reason", "attempt", "written_at").last()
+    return _by_run(ordered.group_by("run").agg(newest, pl.col("device").drop_nulls().last()))
 
 
 def _steps(store: StudyStore, runs: list[str]) -> Rows:

@@ -88,7 +88,7 @@ def test_speed_and_time_left_are_of_the_newest_attempt_in_training_only(store):
     run = relu(store)
     assert (run.state, run.reason) == ("planned", "lost")
     assert (run.tokens_per_second, run.eta_seconds, run.tokens) == (None, None, 512)
-    write_rows(store, "runs", RELU, [state_row("training")], attempt=2, stream="shard")
+    train(store, attempt=2)
     run = relu(store)
     assert (run.state, run.attempt, run.device) == ("training", 2, "CPU, float32, ZeRO 0")
 
