@@ -31,8 +31,11 @@ def code_version() -> str:
 
 
 def _git(*arguments: str) -> str:
-    """What git prints, or nothing where there is no git or it refuses."""
-    command = ["git", "-C", str(ROOT), *arguments]
+    """What git prints, or nothing where there is no git or it refuses.
+
+    Without optional locks: `git status` would else take the index's, and end a commit of the user.
+    """
+    command = ["git", "--no-optional-locks", "-C", str(ROOT), *arguments]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):

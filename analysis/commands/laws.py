@@ -16,6 +16,7 @@ from sparsing.analysis.refitting.refit import newest_fits
 from sparsing.study.commands.options import store_option
 from sparsing.study.definition.values import token_count
 from sparsing.study.errors import NotFoundError
+from sparsing.study.guarded_json import read_json
 from sparsing.study.plan.runs import find_run, plan_runs
 from sparsing.study.store.study_store import StudyStore
 
@@ -57,7 +58,7 @@ def laws_document(store: StudyStore, run: str | None = None) -> dict[str, Any]:
 def readable(row: dict[str, Any]) -> dict[str, Any]:
     """A row of the `fits` table with its JSON columns read."""
     texts = ("parameters", "intervals", "identified", "criteria", "settings", "warnings")
-    return row | {name: json.loads(row[name]) for name in texts}
+    return row | {name: read_json(row[name], f"fits.{name}") for name in texts}
 
 
 def _laws_table(rows: list[dict[str, Any]]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from math import isfinite
 from typing import Any, Literal
@@ -19,6 +18,7 @@ from sparsing.analysis.forecasting.extension import (
 from sparsing.analysis.forecasting.target import Estimate, Wish
 from sparsing.analysis.refitting.fit_rows import fit_again
 from sparsing.study.definition.model import Study
+from sparsing.study.guarded_json import read_json
 from sparsing.study.plan.runs import Cost
 from sparsing.study.status.study_status import RunStatus
 from sparsing.study.units import count_text
@@ -99,7 +99,7 @@ class Case:
 
 
 def _criteria(row: dict[str, Any]) -> dict[str, Criteria]:
-    return json.loads(row["criteria"] or "{}")
+    return read_json(row["criteria"] or "{}", "fits.criteria")
 
 
 def advise_run(case: Case, fit: Fit) -> RunAdvice:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 
 import polars as pl
 
 from sparsing.analysis.laws.sparsity import PAPER_LAWS
 from sparsing.analysis.refitting.refit import read_curves
+from sparsing.study.guarded_json import read_json
 from sparsing.study.status.run_metrics import LawPoint
 from sparsing.study.store.study_store import StudyStore
 
@@ -34,7 +34,7 @@ def _point(fits: pl.DataFrame, tokens: int) -> LawPoint:
 
 def _value(law: str, parameters: str, tokens: int) -> float | None:
     """A law at a token count; None where its parameters are not finite."""
-    form, known = PAPER_LAWS[law], json.loads(parameters)
+    form, known = PAPER_LAWS[law], read_json(parameters, "fits.parameters")
     given = {name: known.get(name) for name in form.parameter_names}
     if None in given.values():
         return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,6 +12,7 @@ import polars as pl
 from sparsing.analysis.fitting.fit import Fit
 from sparsing.analysis.refitting.fit_rows import fit_again
 from sparsing.analysis.refitting.refit import METRIC, Curve, newest_fits, read_curves
+from sparsing.study.guarded_json import read_json
 from sparsing.study.plan.runs import Run, plan_runs
 from sparsing.study.status.study_status import RunStatus, StudyStatus
 from sparsing.study.store.study_store import StudyStore
@@ -229,6 +229,6 @@ def _laws(store: StudyStore) -> dict[str, list[FittedLaw]]:
     found: dict[str, list[FittedLaw]] = {}
     for row in newest_fits(store).iter_rows(named=True):
         fit = fit_again(row)
-        read = row | {name: json.loads(row[name] or "null") for name in JSON_COLUMNS}
+        read = row | {name: read_json(row[name] or "null", f"fits.{name}") for name in JSON_COLUMNS}
         found.setdefault(row["run"], []).append(FittedLaw(row=read, fit=fit))
     return found

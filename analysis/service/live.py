@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from functools import partial
 from typing import Any
@@ -20,6 +19,7 @@ from sparsing.analysis.report.style import dark
 from sparsing.analysis.service.health import done_seconds, health
 from sparsing.analysis.service.ttl_cache import Kept
 from sparsing.analysis.service.web.pages import assets_version
+from sparsing.study.guarded_json import read_json
 from sparsing.study.plan.runs import Run, plan_runs
 from sparsing.study.status.study_status import RunStatus, StudyStatus
 from sparsing.study.store.by_run import ByRun
@@ -212,7 +212,7 @@ def _fit(row: dict[str, Any]) -> dict[str, Any]:
     """A newest fit as the table of limits shows it."""
     names = ("run", "law", "stage", "tokens", "points", "dropped", "mse")
     limit = {"limit": row["limit_activation_ratio"], "low": row["limit_low"]}
-    notes = json.loads(row["warnings"])
+    notes = read_json(row["warnings"], "fits.warnings")
     return {name: row[name] for name in names} | limit | {"high": row["limit_high"], "notes": notes}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import polars as pl
@@ -47,6 +48,8 @@ def _schema(table: str, columns: Sequence[str] | None) -> pa.Schema:
             raise DefinitionError(
                 f"table {table} has no column '{name}'{near}; columns: {', '.join(schema.names)}"
             )
+    if twice := [name for name, count in Counter(columns).items() if count > 1]:
+        raise DefinitionError(f"column '{twice[0]}' is asked for twice: name each column once")
     return pa.schema([schema.field(name) for name in columns], metadata=schema.metadata)
 
 

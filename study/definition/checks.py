@@ -44,7 +44,8 @@ class Problem:
 
 def find_problems(study: Study) -> list[Problem]:
     """All problems of a study, in the order of the checks; empty for a study that can run."""
-    found = list(_too_many_runs(study))
+    too_many = too_many_runs(study)
+    found = [Problem(("axes",), too_many)] if too_many else []
     if not found:
         found += list(_repeated_in_axes(study)) or list(_same_runs(study))
         found += [*_shapes(study), *_batch(study), *_fractions(study)]
@@ -52,13 +53,13 @@ def find_problems(study: Study) -> list[Problem]:
     return list({(problem.path, problem.message): problem for problem in found}.values())
 
 
-def _too_many_runs(study: Study) -> Iterator[Problem]:
+def too_many_runs(study: Study) -> str | None:
+    """What is wrong where a study has more runs than can be planned; None where it has not."""
     runs = len(study.runs)
     if axes := study.axes:
         ratios = len(axes.width_depth_ratio or [None])
         runs += len(axes.activation) * len(axes.scale) * ratios * len(axes.seed)
-    if runs > MAX_RUNS:
-        yield Problem(("axes",), f"{runs} runs: a study has at most {MAX_RUNS}")
+    return f"{runs} runs: a study has at most {MAX_RUNS}" if runs > MAX_RUNS else None
 
 
 def _repeated_in_axes(study: Study) -> Iterator[Problem]:

@@ -18,6 +18,8 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from sparsing.study.definition.points import Path
 
 MAX_BYTES = 256_000
+MAX_STORED_BYTES = 16 * MAX_BYTES
+"""Of a definition in a store, where everything is written out that was left to its default."""
 MAX_DEPTH = 32
 
 _INTEGER = re.compile(r"[-+]?[0-9]{1,400}|0o[0-7]{1,400}|0x[0-9a-fA-F]{1,400}")
@@ -78,13 +80,29 @@ class Node:
             self.value = [node for node in self.value if node is not child]
 
 
-def read_yaml(data: bytes) -> tuple[Node, list[YamlProblem]]:
+def read_stored_yaml(data: bytes) -> Any:
+    """The value of a YAML text that the store wrote, or somebody in its place.
+
+    Quicker than `read_yaml`, by the parser in C. Raises YamlProblem for everything that has to be
+    left out of a definition, too.
+    """
+    tree, left_out = read_yaml(data, most_bytes=MAX_STORED_BYTES, in_c=True)
+    if left_out:
+        raise left_out[0]
+    return tree.plain()
+
+
+def read_yaml(
+    data: bytes, *, most_bytes: int = MAX_BYTES, in_c: bool = False
+) -> tuple[Node, list[YamlProblem]]:
     """The tree of a YAML text, and what of it had to be left out (aliases, repeated keys, ...).
 
+    in_c: by the parser in C, which is quicker, and says less of what is wrong.
     Raises YamlProblem where the text cannot be read on.
     """
     try:
-        return _Reader(YAML(typ="safe", pure=True).parse(_decode(data))).document()
+        text = _decode(data, most_bytes)
+        return _Reader(YAML(typ="safe", pure=not in_c).parse(text)).document()
     except MarkedYAMLError as error:
         message = "; ".join(filter(None, (error.problem, error.context))) or "not YAML"
         raise YamlProblem(message, *_place(error.problem_mark or error.context_mark)) from error
@@ -187,9 +205,9 @@ def _scalar(event: events.ScalarEvent) -> Any:
     return float(text) if _FLOAT.fullmatch(text) else text
 
 
-def _decode(data: bytes) -> str:
-    if len(data) > MAX_BYTES:
-        raise YamlProblem(f"{len(data)} bytes: a definition has at most {MAX_BYTES}")
+def _decode(data: bytes, most_bytes: int) -> str:
+    if len(data) > most_bytes:
+        raise YamlProblem(f"{len(data)} bytes: a definition has at most {most_bytes}")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

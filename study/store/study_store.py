@@ -28,10 +28,11 @@ import polars as pl
 import pyarrow as pa
 from pydantic import ValidationError
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 from ruamel.yaml.representer import SafeRepresenter
 
+from sparsing.study.definition.checks import too_many_runs
 from sparsing.study.definition.model import Study
+from sparsing.study.definition.yaml_tree import MAX_STORED_BYTES, YamlProblem, read_stored_yaml
 from sparsing.study.errors import DamagedError, DefinitionError, NotFoundError, SparsingError
 from sparsing.study.store.format.partition import State, StreamFiles, list_streams, partition_state
 from sparsing.study.store.format.segments import as_schema
@@ -279,8 +280,10 @@ def _select(root: Place, selector: str) -> str:
 def _read_definition(path: Place) -> Study:
     file = path / DEFINITION
     try:
-        study = Study.model_validate(YAML(typ="safe").load(file.read_text("utf-8")))
-    except (YAMLError, ValidationError, UnicodeDecodeError) as error:
+        study = Study.model_validate(read_stored_yaml(_first_bytes(file)))
+        if too_many := too_many_runs(study):
+            raise YamlProblem(too_many)
+    except (YamlProblem, ValidationError) as error:
         raise SparsingError(f"{file} is damaged: {error}") from error
     if study.study_id != path.name:
         raise SparsingError(
@@ -288,6 +291,16 @@ def _read_definition(path: Place) -> Study:
             "to change a study, run the changed definition, which is a study of its own"
         )
     return study
+
+
+def _first_bytes(file: Place) -> bytes:
+    """A definition's bytes; of a larger file only one more than a definition may have."""
+    if isinstance(file, Path):
+        with file.open("rb") as opened:
+            return opened.read(MAX_STORED_BYTES + 1)
+    if file.stat().st_size > MAX_STORED_BYTES:
+        return file.read_range(0, MAX_STORED_BYTES + 1)
+    return file.read_bytes()
 
 
 class _Representer(SafeRepresenter):

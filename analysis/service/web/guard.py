@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from http.cookies import CookieError, SimpleCookie
 from ipaddress import ip_address
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -75,7 +74,7 @@ class Guard:
         scheme, _, given = headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer" and self._sessions.is_token(given.strip().encode()):
             return None
-        if self._sessions.holds(_cookie(headers.get("cookie", ""), self._sessions.cookie)):
+        if self._sessions.has_session(headers):
             return None
         if scope["method"] == "GET" and "text/html" in headers.get("accept", ""):
             return RedirectResponse(login_address(path), 303)
@@ -87,13 +86,6 @@ def _host(header: str) -> str:
     if header.startswith("["):
         return header[1:].partition("]")[0]
     return header.partition(":")[0]
-
-
-def _cookie(header: str, name: str) -> str:
-    try:
-        return SimpleCookie(header)[name].value
-    except (CookieError, KeyError):
-        return ""
 
 
 def _unauthorized() -> JSONResponse:

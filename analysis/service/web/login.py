@@ -15,6 +15,8 @@ from urllib.parse import parse_qs, urlencode
 
 from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
 
 from sparsing.analysis.service.web.pages import render
 
@@ -48,6 +50,19 @@ class Sessions:
             return False
         return int(expires) > time.time()
 
+    def has_session(self, headers: Headers) -> bool:
+        """Whether a request's cookies hold a session.
+
+        Found by the name alone, among all cookies: a malformed one of another service on this
+        host, or another one of our name, hides none of ours.
+        """
+        for header in headers.getlist("cookie"):
+            for pair in header.split(";"):
+                name, _, value = pair.strip().partition("=")
+                if name == self.cookie and self.holds(value):
+                    return True
+        return False
+
     def _seal(self, expires: str) -> str:
         return hmac.new(self._token, f"session until {expires}".encode(), "sha256").hexdigest()
 
@@ -63,7 +78,7 @@ def add_login(app: FastAPI, sessions: Sessions | None) -> None:
     @app.get("/login", response_class=HTMLResponse, tags=["pages"])
     def form(request: Request, to: str = "/") -> Response:
         """The form for the token, for people; programs send it with each request."""
-        if sessions is None or sessions.holds(request.cookies.get(sessions.cookie, "")):
+        if sessions is None or sessions.has_session(request.headers):
             return RedirectResponse(_ours(to), 303)
         return HTMLResponse(render("login.html", to=_ours(to), wrong=False))
 
@@ -103,9 +118,12 @@ def _ours(path: str) -> str:
 async def _fields(request: Request) -> dict[str, str]:
     """The fields of a short form; none of anything else."""
     body = b""
-    async for part in request.stream():
-        body += part
-        if len(body) > MOST_FORM_BYTES:
-            return {}
+    try:
+        async for part in request.stream():
+            body += part
+            if len(body) > MOST_FORM_BYTES:
+                return {}
+    except ClientDisconnect:  # nobody is left to answer
+        return {}
     fields = parse_qs(body.decode("utf-8", "replace"), max_num_fields=None)
     return {name: values[0] for name, values in fields.items()}

@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from sparsing.study.errors import FencedError, SparsingError
+from sparsing.study.guarded_json import read_json
 from sparsing.study.store.io.cells import Cell, FolderCell, ObjectCell
 from sparsing.study.store.io.objects import ObjectStoreError, Place, place_of
 
@@ -80,7 +81,7 @@ class Record:
     def from_bytes(cls, content: bytes) -> Record:
         """The record in a cell; SparsingError where it is none."""
         try:
-            values = json.loads(content)
+            values = read_json(content)
             return cls(**values | {"process": Process(**values["process"])})
         except (ValueError, TypeError, KeyError) as error:
             raise SparsingError(

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sparsing.study.errors import DamagedError
+from sparsing.study.guarded_json import read_json
 from sparsing.study.store.format.log import Frame, decode
 from sparsing.study.store.format.partition import Segment
 from sparsing.study.store.format.sequences import Coverage, Range
@@ -163,7 +164,7 @@ def read_footer(path: Place) -> tuple[pa.Schema, list[Range], int]:
     try:
         metadata = pq.read_metadata(path if isinstance(path, Path) else path.open())
         schema = metadata.schema.to_arrow_schema()
-        ranges = json.loads((metadata.metadata or {})[SEQUENCE_NUMBERS])
+        ranges = read_json((metadata.metadata or {})[SEQUENCE_NUMBERS])
         return schema, [(int(first), int(last)) for first, last in ranges], metadata.num_rows
     except (pa.ArrowException, KeyError, TypeError, ValueError) as error:
         raise DamagedError(f"{path} is damaged: {error}; `sparsing store check`") from error

@@ -134,6 +134,7 @@ def test_long_tables_come_in_many_batches(ask, store, monkeypatch) -> None:
         (f"/api/studies/{STUDY}/tables/steps?run=..%2f..", 404, RUN),
         (f"/api/studies/{STUDY}/tables/steps?columns=los", 422, "loss"),
         (f"/api/studies/{STUDY}/tables/steps?columns=", 422, "loss"),
+        (f"/api/studies/{STUDY}/tables/steps?columns=loss,loss", 422, "loss"),
         (f"/api/studies/{STUDY}/tables/steps?limit=-1", 422, "limit"),
         (f"/api/studies/{STUDY}/tables/steps?limt=1", 422, "limt"),
         (f"/api/studies/{STUDY}/tables/steps?limit=46755225499460379969142652928", 422, "limit"),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import http.client
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlencode
@@ -64,6 +65,30 @@ def test_a_browser_shows_the_token_once(port) -> None:
     out, _ = ask(port, "/logout", "POST", cookie=cookie)
     assert out.status == 303
     assert "Max-Age=0" in out.headers["set-cookie"]
+
+
+def test_cookies_of_others_hide_no_session(port) -> None:
+    page = f"/studies/{STUDY}"
+    ours = cookie_of(login(port))
+    name = ours.partition("=")[0]
+    for foreign in ("a[b]=1", "{json}={}", '"', "=", "a=1,b=2", "x y z", f"{name}=1.2", f"{name}="):
+        for header in (f"{foreign}; {ours}", f"{ours}; {foreign}"):
+            assert ask(port, page, cookie=header, **HTML)[0].status == 200, header
+            sent, _ = ask(port, login_address(page), cookie=header, **HTML)
+            assert (sent.status, sent.headers["location"]) == (303, page), header
+        refused, _ = ask(port, page, cookie=foreign, **HTML)
+        assert refused.status == 303
+        assert ask(port, refused.headers["location"], cookie=foreign, **HTML)[0].status == 200
+
+
+def test_a_login_that_is_broken_off_is_logged_nowhere(port, caplog) -> None:
+    for _ in range(3):
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+            head = "POST /login HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 4000\r\n"
+            connection.sendall(f"{head}content-type: {FORM['content-type']}\r\n\r\nto".encode())
+    assert ask(port, "/healthz")[0].status == 200
+    assert login(port).status == 303
+    assert not caplog.records
 
 
 def test_behind_tls_the_cookie_goes_over_tls_alone(port) -> None:
