@@ -21,7 +21,8 @@ from sparsing.study.errors import NotFoundError, SparsingError
 from sparsing.study.plan.runs import find_run, plan_runs
 from sparsing.study.status.run_history import changes_of_state
 from sparsing.study.store.control.journal import JOURNAL
-from sparsing.study.store.control.lease import holder_of, is_held
+from sparsing.study.store.control.lease import holder_of
+from sparsing.study.store.control.lease_watch import is_held
 from sparsing.study.store.control.requests import request_stop, withdraw_stop
 from sparsing.study.store.study_store import StudyStore, need_folder
 
@@ -50,12 +51,15 @@ def submit(study: str, root: str, address: str, code: str, python: str, as_json:
     """
     definition = load_study(study)
     plan_runs(definition)
-    _submit(definition.study_id, root, address, code, python, as_json, definition)
+    new = _submit(definition.study_id, root, address, code, python, definition)
+    what = "submitted" if new else "at work there already"
+    _say(definition.study_id, root, as_json, new, what)
 
 
 def _submit(
-    study_id: str, root: str, address: str, code: str, python: str, as_json: bool, definition: Any
-) -> None:
+    study_id: str, root: str, address: str, code: str, python: str, definition: Any
+) -> bool:
+    """Have a study at work on the cluster; False where it was at work there already."""
     from sparsing.actors.orchestration.cluster.jobs import connect_jobs, nodes_there, submit_study
     from sparsing.actors.orchestration.cluster.nodes import check_room
 
@@ -71,12 +75,38 @@ def _submit(
         if is_held(path):
             break
         time.sleep(1)  # the driver of a study that has just been stopped is about to end
+    return new
+
+
+def _say(study_id: str, root: str, as_json: bool, new: bool, what: str) -> None:
+    root = str(need_folder(root))
     if as_json:
         click.echo(json.dumps({"study": study_id, "store": root, "submitted": new}))
         return
     click.echo(study_id)
-    what = "submitted" if new else "at work there already"
     click.echo(f"{what}; see it with: sparsing watch {study_id} --store {root}", err=True)
+
+
+def _resume_there(
+    study_id: str, root: str, address: str, code: str, python: str, as_json: bool
+) -> None:
+    """Resume a study on a cluster, and say what became of it."""
+    from sparsing.actors.orchestration.cluster.jobs import connect_jobs, follow_start
+
+    path = need_folder(root) / study_id
+    before = holder_of(path) if path.exists() else None
+    new = _submit(study_id, root, address, code, python, None)
+
+    def at_work() -> bool:
+        now = holder_of(path) if path.exists() else None
+        return now is not None and not now.released and now.token > (before.token if before else 0)
+
+    what = (
+        follow_start(connect_jobs(address), study_id, at_work)
+        if new
+        else "is at work there already"
+    )
+    _say(study_id, root, as_json, new, f"{study_id} {what}")
 
 
 @click.command()
@@ -165,7 +195,7 @@ def resume(
     except NotFoundError:
         if not address or run:
             raise
-        _submit(study, root, address, code, python, as_json, None)
+        _resume_there(study, root, address, code, python, as_json)
         return
     if run:
         find_run(plan_runs(store.study), run, store.study_id)
@@ -174,7 +204,7 @@ def resume(
             click.echo(f"{store.study_id} is at work, and goes on with {run}")
             return
     if address:
-        _submit(store.study_id, str(store.path.parent), address, code, python, as_json, None)
+        _resume_there(store.study_id, str(store.path.parent), address, code, python, as_json)
     else:
         from sparsing.actors.commands.run import run_here
 

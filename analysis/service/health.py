@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from sparsing.study.commands.status_view import duration_text
+from sparsing.study.commands.status_view import duration_text, unattended_text
 from sparsing.study.status.study_status import SILENT_SECONDS, RunStatus, StudyStatus
 
 MANY_RESTARTS = 3
@@ -20,9 +20,9 @@ Level = Literal["failed", "attention", "healthy", "done", "planned"]
 class Trouble:
     """One thing that somebody should look at."""
 
-    kind: Literal["failed", "silent", "restarts", "loss", "service"]
+    kind: Literal["failed", "silent", "restarts", "loss", "controller", "service"]
     run: str | None
-    """The run that it is about; None: the service of the study."""
+    """The run that it is about; None: the study's controller, or its law service."""
     text: str
     """What is wrong, for people; a failed run's reason comes from the store as it is."""
 
@@ -43,6 +43,9 @@ class Health:
 def health(status: StudyStatus, problem: str | None) -> Health:
     """How a study does, by its status and by what its law service lacks, if anything."""
     found = [trouble for run in status.runs for trouble in _troubles(run)]
+    if status.unattended:
+        text = status.lease.problem or unattended_text(status)
+        found.append(Trouble(kind="controller", run=None, text=text))
     if problem is not None:
         found.append(Trouble(kind="service", run=None, text=f"law service: {problem}"))
     return Health(level=_level(status, found), summary=_summary(status, found), troubles=(*found,))
@@ -100,6 +103,7 @@ def _summary(status: StudyStatus, found: list[Trouble]) -> str:
         )
         if kind in kinds
     ]
+    said += ["no controller is at work"] if "controller" in kinds else []
     said += ["the law service is not well"] if "service" in kinds else []
     active = ", ".join(f"{status.states[each]} {each}" for each in AT_WORK if status.states[each])
     if active:

@@ -39,9 +39,9 @@ def status(
     """Show how the runs of STUDY stand; without STUDY, the studies of the store.
 
     Reads the store alone, also while the study runs on another machine, or when nothing runs.
-    `newest row` is how long ago the run last wrote: a run that says training and wrote nothing
-    for long has been stopped or killed. With --address it is read on the cluster, for a store that
-    only its nodes see.
+    `newest row` is how long ago the run last wrote. Where runs are left and no controller is at
+    work on them it says so; to be sure of that takes some seconds. With --address it is read on
+    the cluster, for a store that only its nodes see.
 
     \b
     Examples:
@@ -56,7 +56,7 @@ def status(
     if study is None:
         _list_studies(root, as_json)
         return
-    now = StudyStatus.read(StudyStore.open(root, study))
+    now = StatusReader(StudyStore.open(root, study)).read_certain()
     if as_json:
         click.echo(json.dumps(now.as_json(), indent=2))
     else:

@@ -43,10 +43,22 @@ def events(before: StudyStatus | None, now: StudyStatus) -> Iterator[str]:
     """A line for each thing that happened between two looks at a study."""
     if before is None:
         yield _title(now)
+    if now.unattended and not (before and before.unattended):
+        yield unattended_text(now)
     old = {run.run.id: run for run in before.runs} if before else {}
     for run in now.runs:
         for event in _events(old.get(run.run.id), run):
             yield f"{run.run.id}: {event}"
+
+
+def unattended_text(status: StudyStatus) -> str:
+    """That nobody works on a study, and what to type."""
+    record = status.lease.record
+    last = f"; the last was {record.owner}" if record else ""
+    return (
+        f"no controller is at work on {status.study_id}{last}: sparsing resume "
+        f"{status.study_id} goes on (on a cluster with --address)"
+    )
 
 
 def limit_text(run: RunStatus) -> str:
@@ -93,6 +105,8 @@ def _caption(status: StudyStatus, shown: int) -> str | None:
         for run in status.runs
         if run.reason and run.state in ("failed", "planned", "waiting")
     ]
+    if status.unattended:
+        notes.append(status.lease.problem or unattended_text(status))
     if shown < len(status.runs):
         notes.append(f"and {len(status.runs) - shown} more runs")
     return escape("\n".join(notes)) or None

@@ -85,6 +85,7 @@ class StoreCollector(Collector):
         studies: list[tuple[StudyMetrics, States]] = [(study, {}) for study in self._studies]
         now = [study.now(seen) for study, seen in studies]
         yield _states([each.status for each in now])
+        yield from _leases([each.status for each in now])
         yield from run_metrics(now)
         yield _failures(now)
         yield _histogram(
@@ -188,6 +189,27 @@ def _states(statuses: Sequence[StudyStatus]) -> Metric:
         for state, count in status.states.items():
             metric.add_metric([status.study_id, state], count)
     return metric
+
+
+def _leases(statuses: Sequence[StudyStatus]) -> Iterator[Metric]:
+    """Whether anybody works on each study, as this service has seen it."""
+    up = GaugeMetricFamily(
+        "sparsing_controller_up",
+        "1 while a controller holds the study's lease.",
+        labels=["study"],
+    )
+    age = GaugeMetricFamily(
+        "sparsing_lease_age_seconds",
+        "For so long the lease was not renewed; absent where it was given back, or never taken.",
+        labels=["study"],
+    )
+    for status in statuses:
+        lease = status.lease
+        up.add_metric([status.study_id], float(lease.held))
+        if lease.record and not lease.record.released:
+            age.add_metric([status.study_id], lease.age_seconds)
+    yield up
+    yield age
 
 
 def _failures(studies: Sequence[StudyNow]) -> Metric:

@@ -14,6 +14,7 @@ import polars as pl
 from sparsing.study.plan.runs import Run, plan_runs
 from sparsing.study.status.run_history import changes_of_state
 from sparsing.study.store.by_run import ByRun, States
+from sparsing.study.store.control.lease_watch import LeaseWatch, Sight
 from sparsing.study.store.study_store import StudyStore
 
 STATES = ("planned", "waiting", "training", "measuring", "done", "failed", "stopped")
@@ -101,11 +102,21 @@ class StudyStatus:
 
     study_id: str
     runs: tuple[RunStatus, ...]
+    lease: Sight
 
     @classmethod
     def read(cls, store: StudyStore) -> StudyStatus:
         """What the store says now; who asks again and again keeps a StatusReader."""
         return StatusReader(store).read()
+
+    @property
+    def unattended(self) -> bool:
+        """Whether there is something left to do, and no controller goes on with it.
+
+        A study that no controller has ever worked on is planned, and not left alone.
+        """
+        begun = self.lease.record is not None or self.lease.problem is not None
+        return begun and not self.ended and not self.lease.held
 
     @property
     def states(self) -> dict[str, int]:
@@ -121,7 +132,12 @@ class StudyStatus:
     def as_json(self) -> dict[str, Any]:
         """Plain values, for programs."""
         runs = [run.as_json() for run in self.runs]
-        return {"study": self.study_id, "states": self.states, "runs": runs}
+        return {
+            "study": self.study_id,
+            "states": self.states,
+            "controller": self.lease.as_json(),
+            "runs": runs,
+        }
 
     def summary(self) -> dict[str, Any]:
         """The study in one row of plain values."""
@@ -141,18 +157,28 @@ class StatusReader:
 
     def __init__(self, store: StudyStore) -> None:
         self._study_id, self._runs = store.study_id, plan_runs(store.study)
+        self._lease = LeaseWatch(store.place)
         self._parts = {
             name: ByRun(store, table, partial(read, store)) for name, (table, read) in PARTS.items()
         }
 
     def read(self, seen: States | None = None) -> StudyStatus:
         """What the store says now; `seen` as in ByRun."""
+        # The lease first: who ends gives it up after the last change of a run's state.
+        lease = self._lease.look()
         parts = {name: part.now(seen) for name, part in self._parts.items()}
         runs = [
             _run_status(run, {name: rows.get(run.id, {}) for name, rows in parts.items()})
             for run in self._runs
         ]
-        return StudyStatus(study_id=self._study_id, runs=tuple(runs))
+        return StudyStatus(study_id=self._study_id, runs=tuple(runs), lease=lease)
+
+    def read_certain(self) -> StudyStatus:
+        """What the store says, once it is sure whether a controller is at work: after seconds."""
+        if not (now := self.read()).ended:
+            self._lease.look_until_certain()
+            now = self.read()
+        return now
 
 
 def _run_status(run: Run, parts: Rows) -> RunStatus:

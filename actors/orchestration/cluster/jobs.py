@@ -13,6 +13,7 @@ import math
 import shlex
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,12 @@ import click
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus, JobSubmissionClient
 from ray.util.state import list_nodes
+from ray.util.state.exception import RayStateApiException
 
 from sparsing.actors.orchestration.cluster.nodes import Node
 from sparsing.study.definition.model import Study
-from sparsing.study.errors import NotFoundError, SparsingError
-from sparsing.study.ray_address import token_problem
+from sparsing.study.errors import DefinitionError, NotFoundError, SparsingError
+from sparsing.study.ray_address import address_alone, check_dashboard, token_problem
 from sparsing.study.version import ROOT, VERSION_VARIABLE, code_version
 
 DEFINITION = "study.json"
@@ -33,6 +35,8 @@ SETTLE_SECONDS, LONG_AGO_SECONDS = 5.0, 300.0
 """Ray goes on watching a job for some seconds after its end, by its id: a job that takes the id
 over meanwhile is called failed when the old one's supervisor is found dead. Clocks may differ by
 less than the second."""
+START_SECONDS = 60.0
+"""A job that was submitted is at work within this time, or it is said that it is not."""
 MOST_NODES = 10_000
 """Ray answers with no more."""
 
@@ -41,12 +45,15 @@ def connect_jobs(address: str) -> JobSubmissionClient:
     """A client of the cluster's Jobs API; warns where it is used without a token.
 
     Raises:
+        DefinitionError: that is no dashboard's address.
         NotFoundError: no cluster answers there.
     """
+    check_dashboard(address)
     if problem := token_problem(address):
         click.echo(f"warning: {problem}", err=True)
     try:
-        client = JobSubmissionClient(address)
+        with address_alone() as masked:
+            client = JobSubmissionClient(address)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise NotFoundError(
             f"no Ray dashboard at '{address}': {error}; it is the head's port 8265 where the "
@@ -57,6 +64,9 @@ def connect_jobs(address: str) -> JobSubmissionClient:
             f"the cluster at {address} wants its token: set RAY_AUTH_MODE=token, and put the token "
             "into ~/.ray/auth_token, RAY_AUTH_TOKEN or the file that RAY_AUTH_TOKEN_PATH names"
         ) from None
+    for name, elsewhere in masked.items():
+        if elsewhere != address:
+            click.echo(f"warning: {name}={elsewhere} is left aside: --address {address}", err=True)
     for name in ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk"):
         logging.getLogger(name).setLevel(logging.ERROR)
     logging.getLogger("ray._private.runtime_env.packaging").setLevel(logging.ERROR)
@@ -64,9 +74,30 @@ def connect_jobs(address: str) -> JobSubmissionClient:
 
 
 def nodes_there(address: str) -> list[Node]:
-    """The nodes of a cluster that are alive, asked of its dashboard."""
-    found = list_nodes(address, filters=[("state", "=", "ALIVE")], limit=MOST_NODES, detail=True)
-    return [Node(resources=n.resources_total or {}, labels=n.labels or {}) for n in found]
+    """The nodes of a cluster that are alive, asked of its dashboard.
+
+    Raises:
+        SparsingError: the dashboard cannot say.
+    """
+    try:
+        # A filter of Ray's own makes it miss the dead nodes, and refuse to answer.
+        with address_alone():
+            found = list_nodes(address, limit=MOST_NODES, detail=True)
+    except (RayStateApiException, OSError, RuntimeError, LookupError, TypeError) as error:
+        raise SparsingError(
+            f"the cluster's dashboard at {address} could not say which nodes it has: "
+            f"{_told(error)}; `ray status` on the head tells whether the cluster is well"
+        ) from error
+    alive = (node for node in found if node.state == "ALIVE")
+    return [Node(resources=n.resources_total or {}, labels=n.labels or {}) for n in alive]
+
+
+def _told(error: Exception) -> str:
+    """What an error of Ray's state API says, without Ray's advice on installing it."""
+    if isinstance(error, LookupError | TypeError):
+        return f"its answer is not in Ray's words ({type(error).__name__}: {error})"
+    cause = error.__cause__ or error
+    return str(cause).strip().splitlines()[0].partition(" for url:")[0][:300]
 
 
 def submit_study(
@@ -79,6 +110,10 @@ def submit_study(
     python: str,
 ) -> bool:
     """Have a study brought to its end on the cluster; False where it is at work there already.
+
+    Raises:
+        DefinitionError: it is at work there already, in another store.
+        SparsingError: the cluster refuses it.
 
     Args:
         client: of the cluster.
@@ -115,10 +150,20 @@ def submit_study(
                 if "already exists" not in str(error):
                     raise SparsingError(f"the cluster refuses the study: {error}") from error
             _wait_while_watched(client, study_id)
-            if not client.get_job_status(study_id).is_terminal():
+            job = client.get_job_info(study_id)
+            if not job.status.is_terminal():
+                _check_store(study_id, (job.metadata or {}).get("store", root), root)
                 return False
             client.delete_job(study_id)
     return False
+
+
+def _check_store(study_id: str, there: str, wanted: str) -> None:
+    if there != wanted:
+        raise DefinitionError(
+            f"--store {wanted}: {study_id} is at work on this cluster in the store {there}; give "
+            f"that one, or stop it first: sparsing stop {study_id} --store {there}"
+        )
 
 
 def _wait_while_watched(client: JobSubmissionClient, job_id: str) -> None:
@@ -127,6 +172,35 @@ def _wait_while_watched(client: JobSubmissionClient, job_id: str) -> None:
     ended_seconds = (job.end_time or math.inf) / 1000
     if job.status.is_terminal() and time.time() - ended_seconds < LONG_AGO_SECONDS:
         time.sleep(SETTLE_SECONDS)
+
+
+def follow_start(client: JobSubmissionClient, study_id: str, at_work: Callable[[], bool]) -> str:
+    """What became of a job that was just submitted, in words.
+
+    Args:
+        client: of the cluster.
+        study_id: of the study, and the job.
+        at_work: whether the store says that a controller works on it; False where it is not seen.
+
+    Raises:
+        SparsingError: it failed, for a reason that is said.
+    """
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        job = client.get_job_info(study_id)
+        if job.status == JobStatus.SUCCEEDED:
+            return "is at its end: nothing is left to do"
+        if job.status.is_terminal():
+            said = [line for line in client.get_job_logs(study_id).splitlines() if line.strip()]
+            why = said[-1].removeprefix("error: ") if said else job.message
+            raise SparsingError(f"{study_id} did not start: {why}")
+        if at_work():
+            return "is at work"
+        time.sleep(POLL_SECONDS)
+    return (
+        f"is submitted, and no controller was at work within {START_SECONDS:.0f} s: "
+        f"sparsing logs {study_id} says why, and sparsing status {study_id} when one is"
+    )
 
 
 def run_there(

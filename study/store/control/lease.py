@@ -113,9 +113,9 @@ class Lease:
         Raises:
             FencedError: another holder has it, or the store does not answer.
         """
-        if not self._lost.is_set() and _now() >= self._valid_until:
+        if not self._lost.is_set() and now_seconds() >= self._valid_until:
             self._renew()  # stood still: it may still be ours, if nobody wanted it
-        if self._lost.is_set() or _now() >= self._valid_until:
+        if self._lost.is_set() or now_seconds() >= self._valid_until:
             raise FencedError(
                 f"this controller (token {self.token}) lost the study's lease; it stops, and "
                 "writes nothing more"
@@ -138,7 +138,7 @@ class Lease:
             self._write(replace(self._record, renewal=self._record.renewal + 1))
 
     def _write(self, record: Record) -> None:
-        started = _now()
+        started = now_seconds()
         try:
             version = self._cell.write(record.to_bytes(), self._version)
         except (OSError, ObjectStoreError):
@@ -157,7 +157,7 @@ def acquire(cell: Cell, seconds: float = LEASE_SECONDS) -> Lease:
         SparsingError: another holder is alive; says which.
     """
     found = cell.read()
-    seen, since = found, _now()
+    seen, since = found, now_seconds()
     while found:
         record = Record.from_bytes(found[0])
         if record.released or record.process.gone:
@@ -165,7 +165,7 @@ def acquire(cell: Cell, seconds: float = LEASE_SECONDS) -> Lease:
         # Before the time: who was stopped here has not looked at it for so long.
         if seen and found[1] != seen[1]:
             raise SparsingError(f"another controller of this study is at work: {record.owner}")
-        if _now() - since >= record.seconds:
+        if now_seconds() - since >= record.seconds:
             break
         time.sleep(POLL_SECONDS)
         found = cell.read()
@@ -176,26 +176,11 @@ def acquire(cell: Cell, seconds: float = LEASE_SECONDS) -> Lease:
         token=token,
         seconds=seconds,
     )
-    written = _now()
+    written = now_seconds()
     version = cell.write(me.to_bytes(), found[1] if found else None)
     if version is None:
         raise SparsingError("another controller of this study has just started")
     return Lease(cell, me, version, written)
-
-
-def is_held(study_path: str | Place) -> bool:
-    """Whether a controller works on the study; waits for a sign of it, at most the lease's span."""
-    cell = study_cell(study_path)
-    seen = cell.read()
-    if seen is None:
-        return False
-    record, since = Record.from_bytes(seen[0]), _now()
-    while not (record.released or record.process.gone or _now() - since >= record.seconds):
-        found = cell.read()
-        if found and found[1] != seen[1]:
-            return not Record.from_bytes(found[0]).released
-        time.sleep(POLL_SECONDS)
-    return False
 
 
 def study_cell(study_path: str | Place) -> Cell:
@@ -227,7 +212,7 @@ def check_token(study_path: str | Place, token: int) -> None:
         )
 
 
-def _now() -> float:
+def now_seconds() -> float:
     """Seconds that go on while this machine sleeps, where the system has such a clock."""
     clock = getattr(time, "CLOCK_BOOTTIME", None)
     return time.monotonic() if clock is None else time.clock_gettime(clock)

@@ -84,6 +84,13 @@ class FolderCell:
                 self._file(old).unlink(missing_ok=True)
         return str(number)
 
+    def written_at(self) -> float | None:
+        """When the newest content was written, since 1970 by the file system's clock."""
+        try:
+            return self._file(self._newest()).stat().st_mtime
+        except FileNotFoundError:
+            return None
+
     def _link(self, content: bytes, number: int) -> bool:
         """Make a version durably, whole or not at all; False where it is there already."""
         temporary = commits.write_durably(content, self._folder, f".{self._name}")

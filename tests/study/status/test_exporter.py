@@ -25,6 +25,7 @@ from sparsing.study.status.exporter import StoreCollector, StudyMetrics
 from sparsing.study.status.failure import Kind
 from sparsing.study.status.run_metrics import LawPoint
 from sparsing.study.status.study_status import StatusReader
+from sparsing.study.store.control.lease import acquire, study_cell
 from sparsing.study.store.study_store import StudyStore
 
 RELU, SILU = (run.id for run in plan_runs(tiny_study()))
@@ -216,3 +217,20 @@ def test_old_scrapers_get_the_plain_format(store):
     encode, _ = choose_encoder("text/plain")
     families = {family.name for family in plain(encode(registry_of(metrics_of(store))).decode())}
     assert {"sparsing_runs", "sparsing_run_tokens", "sparsing_fit_seconds"} <= families
+
+
+def test_who_works_on_a_study_is_told_by_its_lease(store: StudyStore) -> None:
+    registry = registry_of(metrics_of(store))
+    of_study = frozenset({("study", STUDY)})
+    up, age = ("sparsing_controller_up", of_study), ("sparsing_lease_age_seconds", of_study)
+    never = scrape(registry)
+    assert never[up] == 0
+    assert age not in never
+    lease = acquire(study_cell(store.path))
+    held = scrape(registry)
+    assert held[up] == 1
+    assert 0 <= held[age] < 15
+    lease.release()
+    released = scrape(registry)
+    assert released[up] == 0
+    assert age not in released

@@ -26,9 +26,16 @@ from stores import (
 
 from sparsing.study.commands.main import cli
 from sparsing.study.commands.status import live_view
-from sparsing.study.commands.status_view import duration_text, events, limit_text, status_table
+from sparsing.study.commands.status_view import (
+    duration_text,
+    events,
+    limit_text,
+    status_table,
+    unattended_text,
+)
 from sparsing.study.plan.runs import plan_runs
 from sparsing.study.status.study_status import RunStatus, StudyStatus
+from sparsing.study.store.control.lease import acquire, study_cell
 from sparsing.study.store.study_store import StudyStore
 
 RELU, SILU = (run.id for run in plan_runs(tiny_study()))
@@ -272,3 +279,25 @@ def test_looks_are_quick_with_many_runs(tmp_path):
     started = time.monotonic()
     assert StudyStatus.read(store).states["training"] == 100
     assert time.monotonic() - started < 5
+
+
+def test_a_study_that_nobody_works_on_says_so_and_what_to_type(store):
+    train(store)
+    lease = acquire(study_cell(store.path))
+    assert "sparsing resume" not in invoke(store, "status", "tiny").output
+    assert json.loads(invoke(store, "status", "tiny", "--json").output)["controller"]["at_work"]
+    attended = StudyStatus.read(store)
+    lease.release()
+    assert f"sparsing resume {store.study_id}" in invoke(store, "status", "tiny").output
+    told = json.loads(invoke(store, "status", "tiny", "--json").output)["controller"]
+    assert (told["at_work"], told["token"]) == (False, 1)
+    alone = StudyStatus.read(store)
+    assert list(events(attended, alone)) == [unattended_text(alone)]
+    assert list(events(alone, alone)) == []
+
+
+def test_a_study_at_its_end_needs_nobody(store):
+    acquire(study_cell(store.path)).release()
+    for run in (RELU, SILU):
+        write_rows(store, "runs", run, [state_row("done")], stream="controller")
+    assert not StudyStatus.read(store).unattended

@@ -61,6 +61,7 @@ class RayHead:
         }
         ports = [_free_port() for _ in range(3)]
         self.address = f"http://127.0.0.1:{ports[1]}"
+        self.gcs = f"127.0.0.1:{ports[0]}"
         options = ["--num-cpus=2", "--object-store-memory=134217728", "--disable-usage-stats"]
         options += [f"--port={ports[0]}", f"--dashboard-port={ports[1]}", "--block"]
         options += [f"--dashboard-agent-listen-port={ports[2]}", f"--temp-dir={self.folder}/ray"]
@@ -100,6 +101,31 @@ class RayHead:
                 continue
         return found
 
+    def lose_a_node(self) -> None:
+        """A second node joins, and dies."""
+        command = ["ray", "start", f"--address={self.gcs}", "--num-cpus=0", "--block"]
+        node = subprocess.Popen(
+            command,
+            env=self.environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        try:
+            until(lambda: self.node_states() == ["ALIVE", "ALIVE"], "the node has joined")
+        finally:
+            os.killpg(node.pid, signal.SIGKILL)
+            node.wait()
+        until(lambda: self.node_states() == ["ALIVE", "DEAD"], "the node is seen to be dead")
+
+    def node_states(self) -> list[str]:
+        """What Ray's dashboard says of the nodes that there ever were."""
+        headers = {"Authorization": f"Bearer {(self.folder / 'token').read_text()}"}
+        asked = urllib.request.Request(f"{self.address}/api/v0/nodes", headers=headers)
+        with urllib.request.urlopen(asked, timeout=PATIENCE_SECONDS) as answer:
+            found = json.load(answer)["data"]["result"]["result"]
+        return sorted(node["state"] for node in found)
+
     def stop(self) -> None:
         processes = psutil.Process(self.process.pid).children(recursive=True)
         self.process.send_signal(signal.SIGTERM)
@@ -136,6 +162,7 @@ def test_a_submitted_study_outlives_driver_and_controller(head: RayHead, tmp_pat
     file.write_text(DEFINITION)
     submit = ["submit", str(file), "--address", head.address, "--store", root]
     until(lambda: head.sparsing(*submit).returncode == 0, "submitted, once the cluster is there")
+    head.lose_a_node()
     until(lambda: list(Path(root).glob("*/study.yaml")), "the job has made the store")
     store = StudyStore.open(root, "handed")
     until(lambda: store.scan("steps").collect().height > 50, "steps")
@@ -144,6 +171,10 @@ def test_a_submitted_study_outlives_driver_and_controller(head: RayHead, tmp_pat
     assert again.returncode == 0, again.stderr
     assert again.stdout == f"{store.study_id}\n"
     assert "at work there already" in again.stderr
+
+    elsewhere = head.sparsing(*submit[:-1], str(tmp_path / "second"))
+    assert elsewhere.returncode == 2
+    assert f"is at work on this cluster in the store {root}" in elsewhere.stderr
 
     greedy = tmp_path / "greedy.yaml"
     greedy.write_text(DEFINITION + "resources: {shards: 8}\n")
@@ -167,7 +198,10 @@ def test_a_submitted_study_outlives_driver_and_controller(head: RayHead, tmp_pat
     assert "stopped, attempt 2: sparsing resume goes on" in told.stdout
 
     resume = ["resume", "handed", "--address", head.address, "--store", root]
-    until(lambda: newest_token(store) == 3 or not head.sparsing(*resume).returncode, "resumed")
+    told = head.sparsing(*resume)
+    assert told.returncode == 0, told.stderr
+    assert newest_token(store) == 3
+    assert f"{store.study_id} is at work" in told.stderr
     until(lambda: StudyStatus.read(store).states["done"] == 1, "done")
     steps = store.scan("steps").sort("step").collect()["step"].to_list()
     assert steps == list(range(1, steps[-1] + 1))
