@@ -34,6 +34,10 @@ SAFE_SHARE = 0.8
 POLL_SECONDS = 0.2
 
 
+class HeldError(SparsingError):
+    """Another controller of the study is alive."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Process:
     """Where a holder lives, so that others on its machine can see whether it still does."""
@@ -154,7 +158,7 @@ def acquire(cell: Cell, seconds: float = LEASE_SECONDS) -> Lease:
     """Take the lease of a cell; waits where its holder gives no sign, until it counts no more.
 
     Raises:
-        SparsingError: another holder is alive; says which.
+        HeldError: another holder is alive; says which.
     """
     found = cell.read()
     seen, since = found, now_seconds()
@@ -164,7 +168,7 @@ def acquire(cell: Cell, seconds: float = LEASE_SECONDS) -> Lease:
             break
         # Before the time: who was stopped here has not looked at it for so long.
         if seen and found[1] != seen[1]:
-            raise SparsingError(f"another controller of this study is at work: {record.owner}")
+            raise HeldError(f"another controller of this study is at work: {record.owner}")
         if now_seconds() - since >= record.seconds:
             break
         time.sleep(POLL_SECONDS)
@@ -179,7 +183,7 @@ def acquire(cell: Cell, seconds: float = LEASE_SECONDS) -> Lease:
     written = now_seconds()
     version = cell.write(me.to_bytes(), found[1] if found else None)
     if version is None:
-        raise SparsingError("another controller of this study has just started")
+        raise HeldError("another controller of this study has just started")
     return Lease(cell, me, version, written)
 
 
