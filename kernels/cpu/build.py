@@ -29,7 +29,7 @@ SOURCES = [HERE / "ffn.cpp", HERE / "walk.cpp"]
 READ = [*SOURCES, HERE / "lanes.h"]
 """Sources and what they include."""
 FLAGS = ["-O3", "-march=native", "-std=c++17", "-fPIC", "-shared", "-fopenmp"]
-COMPILE_SECONDS = 120
+COMPILE_SECONDS = 600
 
 
 @lru_cache(maxsize=1)
