@@ -1,10 +1,11 @@
-"""The exact threshold of a CETT value: the first contribution at which the mean CETT passes it.
+"""The threshold of a CETT value: the first contribution at which the mean CETT passes it.
 
 CETT of one token at the threshold eps: `||sum of n_i over ||n_i|| < eps|| / ||FFN(x)||`; of a
 layer: the weighted mean over tokens. As a function of eps it is a staircase with a step at every
-contribution of every token. `CettWindow` knows all steps between two thresholds: one masked
-product gives each token's tail at the lower one, and from there the tail grows neuron by neuron,
-in the order of their contributions. The rest of the staircase costs nothing.
+contribution of every token. `CettWindow` knows it between two thresholds: one masked product gives
+each token's tail at the lower one, and from there the tail grows neuron by neuron, in the order of
+their contributions. Steps are added up in bins of contributions that differ by less than
+2^-15 of themselves, so that memory depends neither on the tokens nor on the neurons.
 
 A token whose FFN output is zero has nothing to truncate: its CETT is 0, and it is counted.
 """
@@ -12,6 +13,7 @@ A token whose FFN output is zero has nothing to truncate: its CETT is 0, and it 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -23,37 +25,42 @@ from sparsing.kernels.cpu.walk import walk_tails
 WALKED_TOKENS = 512
 """Tokens whose tails are walked together; few enough that they stay in the processor's cache."""
 
-MOST_STEPS = 2**23
-"""Steps held at most; beyond them the window draws in around the crossing that is wanted."""
+FINE_BITS = 7
+"""Last bits of a float32 that a bin leaves out: contributions in it differ by 2^-16 at most."""
+
+MOST_BINS = 2**17
+"""Bins of a window; where it is too wide for them, they are coarser."""
+
+PARTS = 16
+"""Parts of a window for which the sums of each sequence are known."""
 
 SMALLEST = torch.finfo(torch.float32).smallest_normal
 """Contributions below it are none."""
 
 
+@dataclass(frozen=True)
+class Steps:
+    """A staircase, bin by bin, in order of contributions."""
+
+    contributions: Tensor
+    """Smallest contribution in the bin, (bins,) float32."""
+    cett: Tensor
+    """Mean CETT once all in the bin are weak too, (bins,) float64."""
+    active: Tensor
+    """Contributions in the window from this bin on, (bins,) int64."""
+
+
 class CettWindow:
     """The CETT staircase of one layer between two thresholds, streamed over tokens.
-
-    Holds one chunk of tokens and at most about `most_steps` steps, however many tokens come.
 
     Args:
         low: lower edge; CETT is exact at it and above. 0: from the beginning.
         high: upper edge; `inf`: to the end.
-        wanted: CETT value around which the window draws in when there are too many steps.
         sequences: sequences (clusters) the tokens come from; the mean is also kept for each.
-        most_steps: steps held at most.
     """
 
-    def __init__(
-        self,
-        low: float = 0.0,
-        high: float = math.inf,
-        *,
-        wanted: float = 0.0,
-        sequences: int = 1,
-        most_steps: int = MOST_STEPS,
-    ) -> None:
-        self.low, self.high, self.wanted = low, high, wanted
-        self.most_steps = most_steps
+    def __init__(self, low: float = 0.0, high: float = math.inf, *, sequences: int = 1) -> None:
+        self.low, self.high = low, high
         self.tokens = 0
         """Tokens seen, without padding."""
         self.zero_tokens = 0
@@ -66,10 +73,24 @@ class CettWindow:
         """Steps walked: neurons added to tails."""
         self.weight = 0.0
         """Total weight of the tokens seen."""
+        first, last = (_bits(edge) for edge in (max(low, SMALLEST), high))
+        self.shift = FINE_BITS
+        while (last >> self.shift) - (first >> self.shift) >= MOST_BINS:
+            self.shift += 1
+        self._first = first >> self.shift
+        bins = max((last >> self.shift) - self._first + 1, 1)
         self._base = torch.zeros(sequences, dtype=torch.float64)
-        self._parts: list[tuple[Tensor, Tensor, Tensor]] = []
-        self._held = 0
-        self._sorted: tuple[Tensor, Tensor, Tensor] | None = None
+        self._rises = torch.zeros(bins, dtype=torch.float64)
+        self._counts = torch.zeros(bins, dtype=torch.int64)
+        self._smallest = torch.full((bins,), torch.inf)
+        self._per_part = math.ceil(bins / PARTS)
+        self._parts = torch.zeros(PARTS * sequences, dtype=torch.float64)
+        self._steps: Steps | None = None
+
+    @property
+    def fine(self) -> bool:
+        """Whether its bins are as narrow as they get: a crossing is then exact to 2^-16."""
+        return self.shift == FINE_BITS
 
     @torch.no_grad()
     def update(
@@ -90,13 +111,11 @@ class CettWindow:
             sequence: the sequence of each token, (tokens,) int64.
         """
         columns, norms = w_out.float().T.contiguous(), out_norms(w_out)
-        self._sorted = None
+        self._steps = None
         for rows in (weights > 0).nonzero().squeeze(1).split(WALKED_TOKENS):
             z, out = intermediate.index_select(0, rows), output.index_select(0, rows)
             weight, owner = weights[rows].double(), sequence[rows]
             self._take(z.float(), out.float(), columns, norms, weight, owner)
-        if self._held > self.most_steps:
-            self._draw_in()
 
     def _take(
         self, z: Tensor, out: Tensor, columns: Tensor, norms: Tensor, weight: Tensor, owner: Tensor
@@ -118,22 +137,26 @@ class CettWindow:
         value = sizes[token, neuron]
         rises, order = walk(tails, token, neuron, value, z, columns)
         token = token[order]
-        part = (value[order], rises * scale[token], owner[token])
-        self._parts.append(tuple(t.cpu() for t in part))  # type: ignore[arg-type]
-        self._held += len(value)
+        # On the processor, where sums are in the same order at every call.
+        self._add(value[order].cpu(), (rises * scale[token]).cpu(), owner[token].cpu())
+
+    def _add(self, value: Tensor, rises: Tensor, owner: Tensor) -> None:
+        bins = (value.view(torch.int32) >> self.shift).long() - self._first
+        self._rises.index_add_(0, bins, rises)
+        self._counts.index_add_(0, bins, torch.ones_like(bins))
+        self._smallest.scatter_reduce_(0, bins, value, "amin")
+        place = bins // self._per_part * len(self._base) + owner
+        self._parts.index_add_(0, place, rises)
         self.walked += len(value)
 
-    def steps(self) -> tuple[Tensor, Tensor, Tensor]:
-        """All steps in order: contribution, CETT once it is weak too, sequence; (n,) each."""
-        if not self._parts:
-            empty = torch.zeros(0, dtype=torch.float64)
-            return empty.float(), empty, empty.long()
-        if self._sorted is None:
-            value, rise, owner = (torch.cat(column) for column in zip(*self._parts, strict=True))
-            value, order = value.sort(stable=True)
-            means = self.base + rise[order].cumsum(0) / self.weight
-            self._sorted = value, means, owner[order]
-        return self._sorted
+    def steps(self) -> Steps:
+        """All steps in order."""
+        if self._steps is None:
+            taken = self._counts > 0
+            after = self._counts.sum() - self._counts.cumsum(0) + self._counts
+            means = self.base + self._rises.cumsum(0) / max(self.weight, 1e-300)
+            self._steps = Steps(self._smallest[taken], means[taken], after[taken])
+        return self._steps
 
     @property
     def base(self) -> float:
@@ -154,12 +177,10 @@ class CettWindow:
             return SMALLEST
         if self.base >= cett:
             return None
-        value, means, _ = self.steps()
-        # Equal contributions become weak together: what counts is the mean after the last.
-        last = torch.cat([value[1:] != value[:-1], torch.ones(1, dtype=torch.bool)])
-        reached = (means[last] >= cett).nonzero()
-        if len(value) and len(reached):
-            return float(value[last][reached[0]])
+        steps = self.steps()
+        reached = (steps.cett >= cett).nonzero()
+        if len(reached):
+            return float(steps.contributions[reached[0]])
         if self.high <= self.largest:
             return None
         return self.largest * (1 + 1e-6)
@@ -167,35 +188,35 @@ class CettWindow:
     def cett_of_sequences(self, eps: float) -> Tensor:
         """Sum of weight times CETT at eps over each sequence's tokens, (sequences,) float64.
 
-        Exact for an eps in the window; over all sequences it sums to the mean times `weight`.
+        Over all sequences it is exact at a step in the window; of one sequence it is so at the
+        edges of `PARTS` parts of the window, and between them goes as the whole does.
         """
-        sums = self._base.clone()
-        for value, rise, owner in self._parts:
-            weak = ~at_least(value, eps)
-            sums.index_add_(0, owner[weak], rise[weak])
+        before = min(max((_bits(eps) >> self.shift) - self._first, 0), len(self._rises))
+        part, within = divmod(before, self._per_part)
+        parts = self._parts.view(PARTS, -1)
+        sums = self._base + parts[:part].sum(0)
+        if within and part < PARTS:
+            start = part * self._per_part
+            whole = self._rises[start : start + self._per_part].sum()
+            share = self._rises[start:before].sum() / whole if whole > 0 else 0.0
+            sums = sums + parts[part] * share
         return sums
 
-    def curve(self, points: int) -> tuple[Tensor, Tensor]:
-        """The staircase at `points` of its steps, evenly by rank: contributions and CETT."""
-        value, means, _ = self.steps()
-        picked = torch.linspace(0, max(len(value) - 1, 0), min(points, len(value))).long()
-        return value[picked], torch.cummax(means[picked], 0).values if len(picked) else means
+    def curve(self, points: int) -> Steps:
+        """The staircase at up to `points` of its steps, evenly by rank, its CETT never falling."""
+        steps = self.steps()
+        if not len(steps.active):
+            return steps
+        ranks = steps.active[0] - steps.active
+        wanted = torch.linspace(0, float(ranks[-1]), min(points, len(ranks)))
+        picked = torch.searchsorted(ranks, wanted.long()).unique()
+        rising = torch.cummax(steps.cett, 0).values
+        return Steps(steps.contributions[picked], rising[picked], steps.active[picked])
 
-    def _draw_in(self) -> None:
-        """Keep the half of the steps around the wanted value; the lower ones go into the base."""
-        value, means, _ = self.steps()
-        middle = int(torch.searchsorted(torch.cummax(means, 0).values, self.wanted))
-        half = len(value) // 2
-        first = min(max(middle - half // 2, 0), len(value) - half)
-        low = float(value[first]) if first else self.low
-        high = float(value[first + half]) if first + half < len(value) else self.high
-        self._base = self.cett_of_sequences(low)
-        self.low, self.high = low, high
-        kept = []
-        for sizes, rise, owner in self._parts:
-            inside = at_least(sizes, low) & ~at_least(sizes, high)
-            kept.append((sizes[inside], rise[inside], owner[inside]))
-        self._parts, self._held = kept, sum(len(sizes) for sizes, _, _ in kept)
+
+def _bits(value: float) -> int:
+    """A positive float's bits as float32: in the order of the floats."""
+    return int(torch.tensor(value, dtype=torch.float32).view(torch.int32))
 
 
 def walk(

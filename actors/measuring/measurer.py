@@ -20,7 +20,7 @@ from sparsing.actors.measuring.measure import Measurement, measure_at
 from sparsing.actors.measuring.model import Subject
 from sparsing.actors.measuring.pareto import pareto, pareto_rows
 from sparsing.actors.measuring.rows import neuron_rows, sparsity_rows, vocabulary_rows
-from sparsing.actors.measuring.search import Found, Probe, Profile, search_cett
+from sparsing.actors.measuring.search import Probe, Profile, search_cett
 from sparsing.actors.measuring.tokens import of_half
 from sparsing.actors.training.checkpoints import load_model
 from sparsing.actors.training.engine import pick_device
@@ -51,8 +51,6 @@ class Measurer:
         self.device = pick_device()
         self.choose, self.report = of_half(self.data, "choose"), of_half(self.data, "report")
         self._profiles: dict[tuple[str, int], Profile] = {}
-        self._found: dict[str, Found] = {}
-        """What was found last for each run."""
 
     def node(self) -> str:
         """Id of the Ray node where it works."""
@@ -64,7 +62,7 @@ class Measurer:
         steps = [s for s in complete_steps(self.store.path, run.id) if s <= step]
         searched = stabilizing_steps(run, steps, self.study.measurement.stabilizing_checkpoints)
         probes = {s: self._probe(run, s) for s in {*searched, step}}
-        found = self._search(run, [probes[s] for s in searched])
+        found = search_cett([probes[s] for s in searched], self.study.measurement.p_percent)
         measured = measure_at(probes[step], self.report, found)
         self._keep_profiles(run, probes)
         self._write(run, step, attempt, "live", measured, started)
@@ -74,7 +72,6 @@ class Measurer:
         steps = complete_steps(self.store.path, run.id)
         searched = stabilizing_steps(run, steps, self.study.measurement.stabilizing_checkpoints)
         probes = {s: self._probe(run, s) for s in searched}
-        # Cold: the final value depends on the checkpoints alone, not on what was measured before.
         found = search_cett(list(probes.values()), self.study.measurement.p_percent)
         if self.study.measurement.pareto:
             # First, for the last rows of `sparsity` make the run count as measured.
@@ -85,15 +82,8 @@ class Measurer:
             measured = measure_at(probe, self.report, found)
             self._write(run, step, attempt, "final", measured, started)
         self._keep_profiles(run, {})
-        self._found.pop(run.id, None)
         if self.study.resources.keep_checkpoints == "last":
             prune_run(self.store, run)
-
-    def _search(self, run: Run, probes: list[Probe]) -> Found:
-        guess = self._found.get(run.id) or self._stored(run)
-        found = search_cett(probes, self.study.measurement.p_percent, guess)
-        self._found[run.id] = found
-        return found
 
     def _probe(self, run: Run, step: int) -> Probe:
         subject = subject_of(checkpoint_folder(self.store.path, run.id, step), self.device)
@@ -104,12 +94,6 @@ class Measurer:
         for key in [key for key in self._profiles if key[0] == run.id]:
             del self._profiles[key]
         self._profiles |= {(run.id, step): probe.profile for step, probe in probes.items()}
-
-    def _stored(self, run: Run) -> Found | None:
-        """The run's newest CETT value in the store: a good first guess."""
-        rows = self.store.scan("sparsity", run=run.id).sort("written_at").select("cett").tail(1)
-        found = rows.collect()
-        return Found(cett=found.item()) if len(found) else None
 
     def _write_pareto(self, run: Run, step: int, attempt: int, subject: Subject) -> None:
         """Write the Pareto curves of one checkpoint, once."""

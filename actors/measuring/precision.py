@@ -97,9 +97,9 @@ def measure_to_precision(
     """
     positions = halves.report.positions
     smallest = FIRST_TOKENS // (2 * positions * len(halves.report.domains))
-    count, found = max(SMALLEST_SEQUENCES, smallest), None
+    count = max(SMALLEST_SEQUENCES, smallest)
     while True:
-        measured, found = _measure(subjects, halves.first(count), metric, found, say)
+        measured = measure_once(subjects, halves.first(count), metric, say)
         reached = measured.precision
         say(f"{measured.tokens:,} tokens: known to ±{100 * reached:.2g} %")
         if reached <= precision or count >= halves.longest:
@@ -109,22 +109,17 @@ def measure_to_precision(
 
 
 def measure_once(subjects: Sequence[Subject], halves: Halves, metric: Metric, say: Say) -> Measured:
-    """Measure on all of these sequences."""
-    return _measure(subjects, halves, metric, None, say)[0]
+    """Measure on all of these sequences.
 
-
-def _measure(
-    subjects: Sequence[Subject], halves: Halves, metric: Metric, guess: Found | None, say: Say
-) -> tuple[Measured, Found | None]:
-    """One measurement; the CETT value of all checkpoints together, where the metric has one."""
+    The CETT value is that of all checkpoints together, where the metric has one.
+    """
     if not metric.chooses:
         say("counting active neurons, dense and sparse loss")
         measurements = [
             measure_rules(s, halves.report, [metric.rule()] * len(s.ffns), metric.name)
             for s in subjects
         ]
-        made = Measured(measurements=measurements, report=halves.report, chosen_tokens=0)
-        return made, None
+        return Measured(measurements=measurements, report=halves.report, chosen_tokens=0)
     assert metric.parameter is not None
     say("dense forwards of the choosing half")
     probes = [Probe(subject, halves.choose) for subject in subjects]
@@ -132,9 +127,8 @@ def _measure(
         found = Found(cett=metric.parameter)
     else:
         say("searching the CETT value")
-        found = search_cett(probes, metric.parameter, guess)
+        found = search_cett(probes, metric.parameter)
     say(f"CETT {found.cett:.4g}: counting active neurons, dense and sparse loss")
     measurements = [measure_at(probe, halves.report, found, metric.name) for probe in probes]
     chosen = int(halves.choose.counts.sum())
-    made = Measured(measurements=measurements, report=halves.report, chosen_tokens=chosen)
-    return made, found
+    return Measured(measurements=measurements, report=halves.report, chosen_tokens=chosen)

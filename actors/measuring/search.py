@@ -5,6 +5,9 @@ exactly in a window around the thresholds needed (`kernels.crossing`), so that o
 all nearby CETT values; where a window lies is told by a few tokens walked in full. The CETT value
 is found by a safeguarded secant in log-log of (CETT, perplexity rise): roughly by the divergence of
 predictions on a few sequences, then by the loss on all of them.
+
+What is found depends on the checkpoints, the choosing half and p alone, to the last bit: a search
+begins with nothing of another one but what a pass always gives the same (`Profile`).
 """
 
 from __future__ import annotations
@@ -35,7 +38,7 @@ LOWEST_CETT = 1e-4
 """Where the search for the CETT value ends downwards; below it next to nothing is left out."""
 
 FIRST_CETT = 0.2
-"""First guess of a cold search."""
+"""First guess."""
 
 FIRST_SLOPE = 2.5
 """d log(PPL rise) / d log(CETT) before it is known: the loss is flat around the dense model."""
@@ -60,12 +63,14 @@ where perplexity is rougher, at that."""
 
 @dataclass(kw_only=True)
 class Profile:
-    """What dense passes said about a checkpoint; small, worth keeping between measurements."""
+    """What dense passes said about a checkpoint; small, worth keeping between measurements.
+
+    Windows are not in it: where they lie is told by the searches before, and sums in them round
+    otherwise than in others.
+    """
 
     pilot: list[tuple[np.ndarray, np.ndarray]]
     """Each layer's contributions and CETT, roughly, both increasing."""
-    windows: list[CettWindow | None]
-    """Each layer's exact staircase, where it was needed so far."""
     pilot_active: list[np.ndarray]
     """Activation ratio at each of the pilot's contributions."""
     dense_losses: np.ndarray | None = None
@@ -81,6 +86,8 @@ class Probe:
         most = min(SAMPLE_TOKENS, FORWARD_LOGITS // subject.vocabulary_size)
         self.sample = choose.sample(min(SAMPLE, most / choose.counts.sum()))
         self._predictions: list[Tensor] | None = None
+        self.windows: list[CettWindow | None] = [None] * len(subject.ffns)
+        """Each layer's exact staircase, where it was needed so far."""
         self.profile = profile or self._look()
 
     def rough_thresholds(self, cett: float) -> list[float]:
@@ -92,17 +99,19 @@ class Probe:
         guesses = self.rough_thresholds(cett)
         reach = [WINDOW] * len(guesses)
         while True:
-            windows = self.profile.windows
-            found = [None if w is None else w.crossing(cett) for w in windows]
-            missing = [layer for layer, eps in enumerate(found) if eps is None]
+            found = [None if w is None else w.crossing(cett) for w in self.windows]
+            missing: dict[int, tuple[float, float]] = {}
+            for layer, (window, eps) in enumerate(zip(self.windows, found, strict=True)):
+                if window is None or eps is None:
+                    if window is not None and window.low < guesses[layer] < window.high:
+                        reach[layer] **= 2
+                        guesses[layer] = window.low if window.base >= cett else window.high
+                    missing[layer] = guesses[layer], reach[layer]
+                elif not window.fine and eps <= window.largest:
+                    missing[layer] = eps, WINDOW
             if not missing:
                 return [eps for eps in found if eps is not None]
-            for layer in missing:
-                window = windows[layer]
-                if window is not None and window.low < guesses[layer] < window.high:
-                    reach[layer] **= 2
-                    guesses[layer] = window.low if window.base >= cett else window.high
-            self._open({layer: (guesses[layer], reach[layer]) for layer in missing}, cett)
+            self._open(missing)
 
     def sparse_losses(self, cett: float) -> np.ndarray:
         """Losses of the choosing sequences with all layers sparse at their exact thresholds."""
@@ -126,7 +135,7 @@ class Probe:
     def cett_drawn(self, cett: float) -> np.ndarray:
         """log(mean CETT of each bootstrap draw / CETT) of each layer: (layers, DRAWS)."""
         rows = []
-        for window, eps in zip(self.profile.windows, self.thresholds(cett), strict=True):
+        for window, eps in zip(self.windows, self.thresholds(cett), strict=True):
             assert window is not None
             sums = window.cett_of_sequences(eps).numpy() / np.maximum(self.choose.weights, 1e-300)
             means = drawn_means(self.choose, draws(self.choose), sums)
@@ -139,7 +148,7 @@ class Probe:
         slopes, densities = zip(
             *(
                 interior(w, eps)
-                for w, eps in zip(self.profile.windows, self.thresholds(cett), strict=True)
+                for w, eps in zip(self.windows, self.thresholds(cett), strict=True)
             ),
             strict=True,
         )
@@ -148,29 +157,25 @@ class Probe:
 
     def _look(self) -> Profile:
         """A dense pass over the sample, some tokens of which are walked in full."""
-        count = len(self.sample)
-        windows = {n: CettWindow(sequences=count) for n in range(len(self.subject.ffns))}
+        windows = {n: CettWindow(sequences=len(self.sample)) for n in range(len(self.windows))}
         stride = max(1, math.ceil(self.sample.counts.sum() / PILOT_TOKENS))
         visit = self._into(windows, self.sample, stride)
         self._predictions = self.subject.predictions(self.sample, visit)
         curves = [w.curve(PILOT_POINTS) for w in windows.values()]
-        neurons = [ffn.w_out.in_features for ffn in self.subject.ffns]
         return Profile(
-            pilot=[(sizes.double().numpy(), means.numpy()) for sizes, means in curves],
+            pilot=[(c.contributions.double().numpy(), c.cett.numpy()) for c in curves],
             pilot_active=[
-                np.linspace(w.walked, min(w.walked, 1), len(sizes)) / max(1, w.tokens) / d_f
-                for w, d_f, (sizes, _) in zip(windows.values(), neurons, curves, strict=True)
+                c.active.numpy() / max(1, w.neurons)
+                for w, c in zip(windows.values(), curves, strict=True)
             ],
-            windows=[None] * len(windows),
         )
 
-    def _open(self, wanted: dict[int, tuple[float, float]], cett: float) -> None:
+    def _open(self, wanted: dict[int, tuple[float, float]]) -> None:
         """A dense pass that opens windows: layer -> (centre, factor to its edges)."""
         opened = {
             layer: CettWindow(
                 centre / reach,
                 centre * reach if centre else math.inf,
-                wanted=cett,
                 sequences=len(self.choose),
             )
             for layer, (centre, reach) in wanted.items()
@@ -179,7 +184,7 @@ class Probe:
             self.choose, self._into(opened, self.choose)
         )
         for layer, window in opened.items():
-            self.profile.windows[layer] = window
+            self.windows[layer] = window
 
     def _into(self, windows: dict[int, CettWindow], sequences: Sequences, stride: int = 1) -> Visit:
         """What takes every `stride`-th token of a dense pass over the sequences into windows."""
@@ -212,13 +217,12 @@ class Found:
     """log(CETT drawn / CETT) of the bootstrap, (DRAWS,)."""
 
 
-def search_cett(probes: Sequence[Probe], p_percent: float, guess: Found | None = None) -> Found:
+def search_cett(probes: Sequence[Probe], p_percent: float) -> Found:
     """Algorithm 1: the CETT value at which the mean PPL ratio of the checkpoints is 1 + p %.
 
     Args:
         probes: the checkpoints, with the same choosing half.
         p_percent: rise of perplexity.
-        guess: what was found for a neighbouring checkpoint; None: a cold start.
 
     Returns:
         The CETT value in [1e-4, 1]; 1 where even that raises perplexity by less than p %.
@@ -238,10 +242,7 @@ def search_cett(probes: Sequence[Probe], p_percent: float, guess: Found | None =
         return excess(float(np.mean(rises)), p_percent / 100)
 
     find = partial(solve, slope=FIRST_SLOPE, low=math.log(LOWEST_CETT), high=0.0)
-    if guess is None:
-        log_cett, _ = find(rough, math.log(FIRST_CETT), tolerance=ROUGH)
-    else:
-        log_cett = math.log(guess.cett)
+    log_cett, _ = find(rough, math.log(FIRST_CETT), tolerance=ROUGH)
     noise = roughness(probes[0].choose.effective_tokens, p_percent)
     log_cett, slope = find(whole, log_cett, rough=noise, tolerance=max(CLOSE, noise))
     found = Found(cett=math.exp(log_cett))
@@ -264,8 +265,9 @@ def interpolate(x: float, xs: np.ndarray, ys: np.ndarray) -> float:
 def interior(window: CettWindow | None, eps: float) -> tuple[float, float]:
     """Around eps: d log(CETT) / d log(eps), and the share of neurons turning weak per log(eps)."""
     assert window is not None
-    value, means, _ = window.steps()
+    steps = window.steps()
+    value, means = steps.contributions, steps.cett
     if len(value) < 2 or value[-1] <= value[0] or means[-1] <= means[0] or means[0] <= 0:
         return 1.0, 0.0
     width = math.log(value[-1] / value[0])
-    return float((means[-1] / means[0]).log()) / width, len(value) / window.neurons / width
+    return float((means[-1] / means[0]).log()) / width, window.walked / window.neurons / width

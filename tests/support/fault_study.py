@@ -226,6 +226,10 @@ VICTIMS = {
 }
 
 
+RATIO_TOLERANCE = 0.2
+"""Relative, of activation ratios after training that rounded otherwise."""
+
+
 def newest_attempt(store: StudyStore) -> int:
     """The newest that has trained; 0 before the first."""
     states = store.scan("runs").filter(pl.col("state") == "training")
@@ -233,10 +237,26 @@ def newest_attempt(store: StudyStore) -> int:
 
 
 def assert_same_rows(found: StudyStore, expected: StudyStore, tolerance: float) -> None:
-    """Row by row the same steps, checkpoints and final measurements, each once."""
+    """Row by row the same steps, checkpoints and final measurements, each once.
+
+    Where every loss is the same to the bit, so is every number of the final measurements.
+    """
     ours, theirs = (each.scan("steps").sort("step").collect() for each in (found, expected))
     assert ours.select("run", "step", "tokens").equals(theirs.select("run", "step", "tokens"))
     assert ours["loss"].to_list() == pytest.approx(theirs["loss"].to_list(), rel=tolerance)
+    same = ours["loss"].equals(theirs["loss"])
+    numbers = ["activation_ratio", "activation_ratio_low", "activation_ratio_high", "cett"]
+    sparsity = [
+        each.scan("sparsity")
+        .filter(pl.col("stage") == "final")
+        .sort("run", "step", "domain", "layer")
+        .select(numbers)
+        .collect()
+        for each in (found, expected)
+    ]
+    for name in numbers:
+        ours, theirs = (frame[name].to_list() for frame in sparsity)
+        assert ours == (theirs if same else pytest.approx(theirs, rel=RATIO_TOLERANCE)), name
     keys = {
         "checkpoints": ["run", "step", "domain", "path"],
         "sparsity": ["run", "step", "domain", "layer", "stage"],

@@ -15,6 +15,7 @@ from sparsing.actors.measuring import model as measure_model
 from sparsing.actors.measuring.interval import DRAWS, cett_shifts, drawn_means, draws
 from sparsing.actors.measuring.measure import Measurement, measure_at, measure_rules
 from sparsing.actors.measuring.model import Subject
+from sparsing.actors.measuring.rows import sparsity_rows
 from sparsing.actors.measuring.search import Found, Probe, search_cett
 from sparsing.actors.measuring.tokens import PADDING, Sequences
 from sparsing.actors.models.transformer import ModelConfig, Transformer
@@ -108,11 +109,20 @@ def test_thresholds_are_those_of_sorting(subject: Subject, cett: float) -> None:
 
 def test_search_ends_where_perplexity_rises_as_wished(subject: Subject) -> None:
     probe = Probe(subject, CHOOSE)
-    cold = search_cett([probe], 10.0)
-    rise = CHOOSE.mean(probe.sparse_losses(cold.cett) - probe.dense_losses())
+    found = search_cett([probe], 10.0)
+    rise = CHOOSE.mean(probe.sparse_losses(found.cett) - probe.dense_losses())
     assert 100 * math.expm1(rise) == pytest.approx(10, rel=0.1)
-    warm = search_cett([Probe(subject, CHOOSE)], 10.0, cold)
-    assert warm.cett == pytest.approx(cold.cett, rel=0.05)
+
+
+def rows(probe: Probe) -> list[dict[str, object]]:
+    return sparsity_rows(measure_at(probe, REPORT, search_cett([probe], 10.0)))
+
+
+def test_a_kept_profile_gives_the_same_rows_to_the_bit(subject: Subject) -> None:
+    probe = Probe(subject, CHOOSE)
+    for cett in (0.5, 0.03, 0.2):
+        probe.thresholds(cett)
+    assert rows(Probe(subject, CHOOSE, probe.profile)) == rows(Probe(subject, CHOOSE))
 
 
 def test_several_checkpoints_rise_as_wished_in_the_mean_of_their_ratios() -> None:
@@ -202,7 +212,7 @@ def test_bfloat16_models_are_measured_at_the_thresholds_found() -> None:
     subject = subject_of(model.bfloat16())
     probe = Probe(subject, CHOOSE)
     eps = probe.thresholds(0.2)
-    window = probe.profile.windows[0]
+    window = probe.windows[0]
     assert window is not None
     assert 0.19 < float(window.cett_of_sequences(eps[0]).sum()) <= 0.2
     again = measure_rules(subject, CHOOSE, [Cett(e) for e in eps], "cett", cett=0.2)
