@@ -67,6 +67,12 @@ def generate(
     progress.say(f"loading {path}")
     model = load(path, pick_device())
     ids = _prompt(model, prompt, tokens)
+    beyond = _tokens_beyond(model, len(ids) + tokens)
+    if beyond:
+        progress.say(
+            f"note: it was trained on sequences of {model.trained_positions} tokens; the last "
+            f"{beyond} of these {len(ids) + tokens} lie beyond, where it may write nonsense"
+        )
     way = "thresholds" if rules else "sparse" if sparse else "dense"
     used: list[Rule] = []
     if way != "dense":
@@ -79,7 +85,7 @@ def generate(
     active = active_fraction(model.subject, used, ids, found.tokens) if used else None
     text = _continuation(model, ids, found.tokens)
     if as_json:
-        _echo(model, prompt, ids, way, found, active, text)
+        _echo(model, prompt, ids, way, found, active, text, beyond)
         return
     click.echo(text)
     _say(progress, way, found, active)
@@ -106,6 +112,11 @@ def _prompt(model: Model, text: str, tokens: int) -> list[int]:
             f"{len(ids)} and {tokens} more; shorten the prompt, or give fewer --tokens"
         )
     return ids
+
+
+def _tokens_beyond(model: Model, tokens: int) -> int:
+    """Tokens beyond the longest sequence it was trained on; 0 where that is not known."""
+    return max(tokens - model.trained_positions, 0) if model.trained_positions else 0
 
 
 def _continuation(model: Model, prompt: list[int], tokens: list[int]) -> str:
@@ -135,6 +146,7 @@ def _echo(
     found: Generated,
     active: float | None,
     text: str,
+    beyond: int,
 ) -> None:
     document = {
         "path": str(model.path),
@@ -144,6 +156,8 @@ def _echo(
         "tokens": found.tokens,
         "ended": found.tokens[-1] in model.ends,
         "way": way,
+        "trained_positions": model.trained_positions,
+        "tokens_beyond_trained_positions": beyond,
         "active_fraction": active,
         "tokens_per_second": found.tokens_per_second,
         "prefill_seconds": found.prefill_seconds,

@@ -146,10 +146,7 @@ class Probe:
     def threshold_draws(self, cett: float, shifts: np.ndarray | float) -> ThresholdDraws:
         """How thresholds move with bootstrap draws; `shifts`: log of the CETT's own moves."""
         slopes, densities = zip(
-            *(
-                interior(w, eps)
-                for w, eps in zip(self.windows, self.thresholds(cett), strict=True)
-            ),
+            *(interior(w, eps) for w, eps in zip(self.windows, self.thresholds(cett), strict=True)),
             strict=True,
         )
         moved = (shifts - self.cett_drawn(cett)) / np.array(slopes)[:, None]

@@ -7,7 +7,6 @@ MLPs gives way to a `GatedFFN` that shares its weights, after it was seen to com
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,10 +26,8 @@ from sparsing.actors.models.hugging_face_ffns import (
     check_activation,
     replace_ffns,
 )
-from sparsing.study.errors import DefinitionError, NotFoundError, SparsingError
-
-CONFIG, TOKENIZER = "config.json", "tokenizer.json"
-PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+from sparsing.actors.models.hugging_face_files import CONFIG, TOKENIZER, read_folder, weight_files
+from sparsing.study.errors import DefinitionError, SparsingError
 
 DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 """Precisions, as safetensors names them and as torch does."""
@@ -113,7 +110,7 @@ def load_foreign(folder: Path, device: torch.device) -> Foreign:
         DefinitionError: it is no causal language model with a gated FFN that can be read safely.
         SparsingError: a file is damaged, or weights are missing.
     """
-    about = _read_config(folder)
+    about = read_folder(folder)
     stored = _stored_precision(folder)
     model = _load_model(folder, about, torch.float32 if device.type == "cpu" else "auto")
     replace_ffns(model, folder)
@@ -134,33 +131,6 @@ def load_foreign(folder: Path, device: torch.device) -> Foreign:
         computed=str(next(model.parameters()).dtype).removeprefix("torch."),
         ends=_ends(about, model),
     )
-
-
-def _read_config(folder: Path) -> dict[str, Any]:
-    """config.json, once the folder holds what is needed."""
-    if not (folder / CONFIG).is_file():
-        raise NotFoundError(f"{folder}: there is no {CONFIG}; give a model's folder")
-    if not list(folder.glob("*.safetensors")):
-        if pickles := [path.name for p in PICKLES for path in folder.glob(p)]:
-            raise DefinitionError(
-                f"{folder}: weights only as pickles ({', '.join(sorted(pickles)[:3])}), which run "
-                "code when they are loaded; convert them to safetensors"
-            )
-        raise NotFoundError(f"{folder}: there are no weights (*.safetensors)")
-    if not (folder / TOKENIZER).is_file():
-        raise NotFoundError(
-            f"{folder}: there is no {TOKENIZER}; save the model's fast tokenizer there: "
-            "AutoTokenizer.from_pretrained(...).save_pretrained(folder)"
-        )
-    try:
-        about = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise SparsingError(f"{folder / CONFIG} is no JSON ({error})") from error
-    if not isinstance(about, dict) or "model_type" not in about:
-        raise DefinitionError(f"{folder / CONFIG} has no 'model_type'; give a model's folder")
-    if "quantization_config" in about:
-        raise DefinitionError(f"{folder}: its weights are quantized; give the model before that")
-    return about
 
 
 def _load_model(folder: Path, about: dict[str, Any], dtype: torch.dtype | str) -> Any:
@@ -252,7 +222,7 @@ def _logits_of(model: Any) -> Callable[[Tensor], Tensor]:
 
 def _stored_precision(folder: Path) -> str:
     """Precision of the stored FFN weights, as torch calls it."""
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in weight_files(folder):
         try:
             with safe_open(path, framework="pt") as file:
                 for key in file.keys():  # noqa: SIM118 (not a dict)

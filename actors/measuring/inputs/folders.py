@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,8 @@ from sparsing.actors.data.prepared import PreparedData
 from sparsing.actors.measuring.inputs.text import Documents
 from sparsing.actors.measuring.measurer import subject_of
 from sparsing.actors.measuring.model import Subject
-from sparsing.actors.models.hugging_face import CONFIG, TOKENIZER, is_foreign, load_foreign
+from sparsing.actors.models.hugging_face import is_foreign, load_foreign
+from sparsing.actors.models.hugging_face_files import CONFIG, TOKENIZER
 from sparsing.actors.training.checkpoints import read_checkpoint
 from sparsing.study.definition.data import Data
 from sparsing.study.errors import DefinitionError, NotFoundError, SparsingError
@@ -39,6 +41,8 @@ class Model:
     """Tokens of a sequence, unless others are asked for."""
     max_positions: int | None
     """Longest sequence it was made for; None: no such bound."""
+    trained_positions: int | None
+    """Longest sequence it was trained on; None: not known."""
     activation: str
     stored: str
     """Precision its weights are stored in."""
@@ -84,6 +88,7 @@ def _foreign(folder: Path, device: torch.device) -> Model:
         tokenizer=found.tokenizer.json,
         sequence_tokens=min(SEQUENCE_TOKENS, found.max_positions),
         max_positions=found.max_positions,
+        trained_positions=found.max_positions,
         activation=found.activation,
         stored=found.stored,
         computed=found.computed,
@@ -96,9 +101,9 @@ def _foreign(folder: Path, device: torch.device) -> Model:
 
 def _own(folder: Path, device: torch.device) -> Model:
     config = read_checkpoint(folder).config
-    study_folder = folder.resolve().parents[2]
+    study_folder = _study_folder(folder)
     prepared = None
-    if (study_folder / DEFINITION).is_file():
+    if study_folder is not None:
         prepared = prepared_of(StudyStore.open(".", study_folder))
         tokenizer = prepared.tokenizer
     elif (folder / TOKENIZER).is_file():
@@ -121,6 +126,7 @@ def _own(folder: Path, device: torch.device) -> Model:
         tokenizer=tokenizer.json,
         sequence_tokens=prepared.sequence_tokens if prepared else SEQUENCE_TOKENS,
         max_positions=None,
+        trained_positions=prepared.sequence_tokens if prepared else None,
         activation=config["activation"],
         stored="float32",
         computed="float32",
@@ -129,6 +135,14 @@ def _own(folder: Path, device: torch.device) -> Model:
         decode=tokenizer.decode,
         ends=frozenset({tokenizer.end_of_document}),
     )
+
+
+def _study_folder(folder: Path) -> Path | None:
+    """The study a checkpoint lies in, as its path is written or as links lead; None: in none."""
+    for path in (Path(os.path.abspath(folder)), folder.resolve()):
+        if len(path.parents) > 2 and (path.parents[2] / DEFINITION).is_file():
+            return path.parents[2]
+    return None
 
 
 def prepared_of(store: StudyStore) -> PreparedData:

@@ -324,3 +324,19 @@ def test_own_checkpoint_outside_its_store(folder: Path, checkpoint: Path, tmp_pa
 def test_models_with_other_tokenizers_are_not_mixed(folder: Path, checkpoint: Path) -> None:
     result = call(folder, str(folder / "llama"), str(checkpoint))
     assert "another tokenizer" in str(result.exception)
+
+
+def test_a_linked_folder_of_checkpoints_is_its_studys(checkpoint: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(checkpoint.parents[3], tmp_path / "store"))
+    study = root / checkpoint.parents[2].name
+    (study / "checkpoints").rename(tmp_path / "elsewhere")
+    (study / "checkpoints").symlink_to(tmp_path / "elsewhere")
+    path = study / "checkpoints" / "relu" / checkpoint.name
+    assert measured(checkpoint, str(path), "--metric", "relu", text=None)["sequence_tokens"] == 64
+    prompt = ["generate", str(path), "--prompt", "the", "--json"]
+    near = json.loads(CliRunner().invoke(cli, [*prompt, "--tokens", "4"]).stdout)
+    assert near["trained_positions"] == 64
+    assert near["tokens_beyond_trained_positions"] == 0
+    far = CliRunner().invoke(cli, [*prompt, "--tokens", "70"])
+    assert json.loads(far.stdout)["tokens_beyond_trained_positions"] == near["prompt_tokens"] + 6
+    assert "note" in far.stderr

@@ -15,7 +15,6 @@ from sparsing.study.plan.runs import plan_runs
 from sparsing.study.store.checkpoint_folders import complete_steps
 from sparsing.study.store.study_store import StudyStore
 
-
 NOT_OF_THE_NUMBERS = ["written_at", "measure_seconds"]
 
 

@@ -168,6 +168,30 @@ def test_pickles_are_refused_unread(broken: Path) -> None:
     assert not (broken / "sprung").exists()
 
 
+@pytest.mark.parametrize("name", ["../outside/w.safetensors", "w.bin", "/w.safetensors", "..", 3])
+def test_weights_elsewhere_are_refused_unread(broken: Path, tmp_path: Path, name: object) -> None:
+    (tmp_path / "outside").mkdir()
+    shutil.copy(broken / "model.safetensors", tmp_path / "outside" / "w.safetensors")
+    index = {"metadata": {}, "weight_map": {"model.norm.weight": name}}
+    (broken / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(DefinitionError, match="in the folder itself only"):
+        load_foreign(broken, CPU)
+
+
+def test_a_shard_that_is_not_there(broken: Path) -> None:
+    index = {"weight_map": {"model.norm.weight": "model-00002-of-00002.safetensors"}}
+    (broken / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(NotFoundError, match="model-00002-of-00002"):
+        load_foreign(broken, CPU)
+
+
+def test_huge_json_is_not_read(broken: Path) -> None:
+    with (broken / "config.json").open("r+b") as file:
+        file.truncate(2**30)
+    with pytest.raises(SparsingError, match=r"config\.json: more than"):
+        load_foreign(broken, CPU)
+
+
 def test_code_of_the_folder_is_not_run(broken: Path) -> None:
     (broken / "modeling_own.py").write_text(f"open({str(broken / 'sprung')!r}, 'w')")
     change(
@@ -180,7 +204,11 @@ def test_code_of_the_folder_is_not_run(broken: Path) -> None:
     assert not (broken / "sprung").exists()
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"hidden_size": 3}'])
+@pytest.mark.parametrize(
+    "content",
+    ["{", "[]", '{"hidden_size": 3}', '{"a":' * 100_000, '{"a":' * 70 + "1" + "}" * 70],
+    ids=["cut", "list", "no type", "deep and cut", "deep"],
+)
 def test_config_that_is_none(broken: Path, content: str) -> None:
     (broken / "config.json").write_text(content)
     with pytest.raises(SparsingError, match=r"config\.json"):
