@@ -25,6 +25,21 @@ def hours_text(hours: float) -> str:
     return f"{hours:.3g} h" if hours < 1000 else f"{hours:,.0f} h"
 
 
+def duration_text(seconds: float | None) -> str:
+    """`45 s`, `3 min 20 s`, `2 h 5 min`, `3 d 4 h`; empty for None."""
+    if seconds is None:
+        return ""
+    whole = max(0, round(seconds))
+    for large, size, small, part in (
+        ("d", 86_400, "h", 3_600),
+        ("h", 3_600, "min", 60),
+        ("min", 60, "s", 1),
+    ):
+        if whole >= size:
+            return f"{whole // size} {large} {whole % size // part} {small}"
+    return f"{whole} s"
+
+
 def _scaled(number: float, units: tuple[str, ...]) -> str:
     index = 0
     while float(f"{number:.3g}") >= 1000 and index < len(units) - 1:

@@ -29,7 +29,7 @@ from sparsing.actors.orchestration.gang import Gang
 from sparsing.actors.orchestration.watchdog import Beat, Pulse
 from sparsing.actors.training.assignment import Assignment
 from sparsing.study.bench.bench import Case, measured_once
-from sparsing.study.bench.store import SEQUENCE_TOKENS, bench_study, step_rows
+from sparsing.study.bench.made_rows import SEQUENCE_TOKENS, bench_study, step_rows
 from sparsing.study.definition.model import Resources, Study
 from sparsing.study.errors import SparsingError
 from sparsing.study.plan.runs import Run

@@ -6,20 +6,22 @@ import difflib
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
-from rich.table import Table
 
-from sparsing.actors.data.fetching.corpora import CORPORA, Corpus, corpora_folder
-from sparsing.actors.data.fetching.fetch import Progress, about, fetch
+from sparsing.study.commands.group import Group
 from sparsing.study.errors import DefinitionError, NotFoundError
+
+if TYPE_CHECKING:
+    from sparsing.actors.data.fetching.corpora import Corpus
+    from sparsing.actors.data.fetching.fetch import Progress
+    from sparsing.study.display.table import Table
 
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 
 
-@click.group()
+@click.group(cls=Group)
 def data() -> None:
     """Corpora for studies: fetch, list, show.
 
@@ -42,6 +44,9 @@ def fetch_command(names: tuple[str, ...], as_json: bool) -> None:
     Example:
       sparsing data fetch prose
     """
+    from sparsing.actors.data.fetching.corpora import CORPORA
+    from sparsing.actors.data.fetching.fetch import fetch
+
     corpora = [_corpus(name) for name in names or CORPORA]
     fetched = []
     for corpus in corpora:
@@ -60,16 +65,28 @@ def list_command(as_json: bool) -> None:
     Example:
       sparsing data list
     """
+    from sparsing.actors.data.fetching.corpora import CORPORA, corpora_folder
+    from sparsing.study.display.table import show, table
+
     rows = [_listing(corpus) for corpus in CORPORA.values()]
     if as_json:
         click.echo(json.dumps(rows, indent=2))
         return
-    table = Table("name", "here", "text", "licences", title=f"Corpora in {corpora_folder()}")
+    shown = table(
+        ("name", "here", "text", "licences"),
+        right=("text",),
+        title=f"corpora in {corpora_folder()}",
+    )
     for row in rows:
-        size = f"{row['text_bytes'] / 1e6:.1f} MB" if row["here"] else "-"
-        licences = "\n".join(f"{p['name']}: {p['licence']}" for p in row["packages"])
-        table.add_row(row["name"], "yes" if row["here"] else "no", size, licences)
-    Console().print(table)
+        first = (
+            row["name"],
+            "yes" if row["here"] else "no",
+            f"{row['text_bytes'] / 1e6:.1f} MB" if row["here"] else "-",
+        )
+        for package in row["packages"]:
+            shown.add(*first, f"{package['name']}: {package['licence']}")
+            first = ("", "", "")
+    show(shown)
 
 
 @data.command()
@@ -89,9 +106,10 @@ def show(folder: Path | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return
-    console = Console()
+    from sparsing.study.display.table import show
+
     for path, metadata in found.items():
-        console.print(_table(path, metadata))
+        show(_table(path, metadata))
 
 
 def _progress(corpus: Corpus) -> Progress:
@@ -101,6 +119,8 @@ def _progress(corpus: Corpus) -> Progress:
 
 def _corpus(name: str) -> Corpus:
     """The corpus called `name`; DefinitionError with the nearest name."""
+    from sparsing.actors.data.fetching.corpora import CORPORA
+
     if name in CORPORA:
         return CORPORA[name]
     near = difflib.get_close_matches(name, CORPORA, n=1)
@@ -110,6 +130,8 @@ def _corpus(name: str) -> Corpus:
 
 def _listing(corpus: Corpus) -> dict[str, Any]:
     """A corpus as `list` shows it; what is not here has its packages from the catalogue."""
+    from sparsing.actors.data.fetching.fetch import about
+
     packages = [{"name": p.name, "licence": p.licence} for p in corpus.packages]
     catalogue = {"name": corpus.name, "about": corpus.about, "packages": packages}
     known = about(corpus)
@@ -117,6 +139,8 @@ def _listing(corpus: Corpus) -> dict[str, Any]:
 
 
 def _fetched_line(corpus: dict[str, Any]) -> str:
+    from sparsing.actors.data.fetching.corpora import corpora_folder
+
     size, count = corpus["text_bytes"] / 1e6, corpus["documents"]
     return f"{corpus['name']}: {count:,} documents, {size:.1f} MB, in {corpora_folder()}"
 
@@ -138,12 +162,15 @@ def _table(path: str, metadata: dict[str, Any]) -> Table:
         f"{path}: vocabulary {metadata['vocabulary_size']:,}, "
         f"sequences of {metadata['sequence_tokens']:,} tokens"
     )
-    table = Table(
-        "domain", "weight", "documents", "bytes", "training tokens", "validation tokens",
-        "duplicates dropped", title=title, title_justify="left",
-    )  # fmt: skip
+    from sparsing.study.display.table import table
+
+    numbers = (
+        *("weight", "documents", "bytes", "training tokens", "validation tokens"),
+        "duplicates dropped",
+    )
+    shown = table(("domain", *numbers), right=numbers, title=title)
     for domain, row in metadata["domains"].items():
-        table.add_row(
+        shown.add(
             domain,
             f"{row['weight']:.3f}",
             f"{row['documents']:,}",
@@ -152,4 +179,4 @@ def _table(path: str, metadata: dict[str, Any]) -> Table:
             " + ".join(f"{tokens:,}" for tokens in row["validation_tokens"].values()),
             f"{row['exact_duplicates_dropped']} exact, {row['near_duplicates_dropped']} near",
         )
-    return table
+    return shown

@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
-import torch
 
-from sparsing.actors.commands.measure_view import Progress, percent
-from sparsing.actors.measuring.inputs.folders import Model, load
-from sparsing.actors.models.generate import (
-    Generated,
-    active_fraction,
-    decoder_of,
-    greedy,
-    use_sparse,
-)
-from sparsing.actors.training.engine import pick_device
-from sparsing.kernels.activity import Rule, StraightforwardRelu
-from sparsing.kernels.thresholds import NeuronThresholds, load_thresholds
 from sparsing.study.errors import DefinitionError, NotFoundError
+
+if TYPE_CHECKING:
+    from sparsing.actors.commands.measure_view import Progress
+    from sparsing.actors.measuring.inputs.folders import Model
+    from sparsing.actors.models.generate import Generated
+    from sparsing.kernels.activity import Rule
+    from sparsing.kernels.thresholds import NeuronThresholds
 
 
 @click.command()
@@ -62,6 +57,12 @@ def generate(
     """
     if sparse and thresholds_file:
         raise click.UsageError("--sparse is without loss, --thresholds with: give one of them")
+    from sparsing.actors.commands.measure_view import Progress
+    from sparsing.actors.measuring.inputs.folders import load
+    from sparsing.actors.models.generate import active_fraction, decoder_of, greedy, use_sparse
+    from sparsing.actors.training.engine import pick_device
+    from sparsing.kernels.activity import StraightforwardRelu
+
     rules = None if thresholds_file is None else _thresholds(thresholds_file)
     progress = Progress()
     progress.say(f"loading {path}")
@@ -92,6 +93,8 @@ def generate(
 
 
 def _thresholds(file: Path) -> list[NeuronThresholds]:
+    from sparsing.kernels.thresholds import load_thresholds
+
     if not file.is_file():
         raise NotFoundError(f"{file}: no such file")
     try:
@@ -128,6 +131,8 @@ def _continuation(model: Model, prompt: list[int], tokens: list[int]) -> str:
 
 
 def _say(progress: Progress, way: str, found: Generated, active: float | None) -> None:
+    from sparsing.actors.commands.measure_view import percent
+
     speed = found.tokens_per_second
     parts = [f"{len(found.tokens)} tokens, {way}"]
     if speed is not None:
@@ -148,6 +153,8 @@ def _echo(
     text: str,
     beyond: int,
 ) -> None:
+    import torch
+
     document = {
         "path": str(model.path),
         "prompt": prompt,

@@ -4,35 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-import numpy as np
 
-from sparsing.actors.commands.measure_view import (
-    Progress,
-    measured_document,
-    pareto_document,
-    percent,
-    show_measured,
-    show_pareto,
-)
-from sparsing.actors.measuring.inputs.folders import Model, load
-from sparsing.actors.measuring.inputs.selection import DEFAULT_TOKENS, halves_for, limited
-from sparsing.actors.measuring.inputs.text import Halves
-from sparsing.actors.measuring.measure import METRICS, Measurement
-from sparsing.actors.measuring.pareto import ParetoPoint, pareto
-from sparsing.actors.measuring.precision import (
-    PARAMETERS,
-    Measured,
-    Metric,
-    measure_once,
-    measure_to_precision,
-)
-from sparsing.actors.training.engine import pick_device
-from sparsing.kernels.activity import out_norms
-from sparsing.kernels.thresholds import save_thresholds
-from sparsing.study.errors import DefinitionError, PrecisionError, SparsingError
+from sparsing.actors.measuring.metric_names import DEFAULT_TOKENS, METRICS
+
+if TYPE_CHECKING:
+    from sparsing.actors.measuring.precision import Metric
 
 
 @click.command()
@@ -130,73 +109,46 @@ def measure(
     given = {"p": p, "k": k, "eps": eps, "cett": cett}
     if as_pareto and (precision or thresholds_file or metric != "cett_ppl" or any(given.values())):
         raise click.UsageError("--pareto takes no metric, parameter, --precision or --thresholds")
-    wanted = _metric(metric, given)
-    _check_thresholds(thresholds_file, wanted, paths)
+    from sparsing.actors.commands.measure_view import (
+        Progress,
+        measured_document,
+        pareto_document,
+        show_measured,
+        show_pareto,
+    )
+    from sparsing.actors.measuring.on_folders import (
+        Asked,
+        measure_folders,
+        metric_of,
+        pareto_of_folders,
+        write_thresholds,
+    )
+
+    asked = Asked(data=data, tokens=tokens, sequence_tokens=sequence_tokens, field=field)
     progress = Progress()
-    models = _load(paths, progress)
-    for model in models:
-        wanted.check(model.subject, str(model.path))
-    whole = halves_for(models, data, sequence_tokens, field, progress.say)
-    halves = limited(whole, tokens or (DEFAULT_TOKENS if precision is None else None))
-    _check_losses(models, halves)
-    subjects = [model.subject for model in models]
     if as_pareto:
-        _pareto(models, halves, progress, as_json)
+        models, curves, halves = pareto_of_folders(paths, asked, progress)
+        if as_json:
+            _echo(pareto_document(models, curves))
+        else:
+            show_pareto(models, curves, halves.report)
         return
-    if precision is None:
-        measured = measure_once(subjects, halves, wanted, progress.say)
-    else:
-        measured = measure_to_precision(subjects, halves, wanted, precision, progress.say)
+    wanted = metric_of(metric, **given)
+    _check_thresholds(thresholds_file, wanted, paths)
+    done = measure_folders(paths, wanted, asked, precision, progress)
     if thresholds_file:
-        _save(thresholds_file, models[0], measured.measurements[0])
+        write_thresholds(thresholds_file, done.models[0], done.measured.measurements[0])
         progress.say(f"thresholds: {thresholds_file}")
     if as_json:
-        _echo(measured_document(models, wanted, measured))
+        _echo(measured_document(done.models, wanted, done.measured))
     else:
-        show_measured(models, wanted, measured)
-    if precision is not None and measured.precision > precision:
-        raise _not_reached(measured, precision, more=halves.tokens < whole.tokens)
-
-
-def _check_losses(models: list[Model], halves: Halves) -> None:
-    """Raise SparsingError for a model whose loss is no number, before anything is searched."""
-    for model in models:
-        if not np.isfinite(model.subject.losses(halves.first(1).report)).all():
-            raise SparsingError(f"{model.path}: its loss is not a number; its weights are damaged")
-
-
-def _pareto(models: list[Model], halves: Halves, progress: Progress, as_json: bool) -> None:
-    curves: list[list[ParetoPoint]] = []
-    for model in models:
-        curves.append([])
-        for point in pareto(model.subject, halves.choose, halves.report):
-            curves[-1].append(point)
-            progress.say(
-                f"{model.path.name}: {point.metric}, activation ratio "
-                f"{percent(point.mixture.activation_ratio)}"
-            )
-    if as_json:
-        _echo(pareto_document(models, curves))
-    else:
-        show_pareto(models, curves, halves.report)
+        show_measured(done.models, wanted, done.measured)
+    if done.shortfall:
+        raise done.shortfall
 
 
 def _echo(document: dict[str, Any]) -> None:
     click.echo(json.dumps(document, indent=2, allow_nan=False))
-
-
-def _metric(name: str, given: dict[str, float | None]) -> Metric:
-    """The metric with its parameter; raises UsageError for one of another metric, or none."""
-    own = PARAMETERS[name]
-    if alien := [key for key, value in given.items() if value is not None and key != own]:
-        takes = f"takes --{own}" if own else "has no parameter"
-        raise click.UsageError(f"--metric {name} {takes}, not --{alien[0]}")
-    value = given[own] if own else None
-    if name == "cett_ppl" and value is None:
-        value = 1.0
-    if own and value is None:
-        raise click.UsageError(f"--metric {name} needs --{own}")
-    return Metric(name=name, parameter=value)
 
 
 def _check_thresholds(file: Path | None, metric: Metric, paths: tuple[Path, ...]) -> None:
@@ -212,33 +164,3 @@ def _check_thresholds(file: Path | None, metric: Metric, paths: tuple[Path, ...]
         raise click.UsageError(f"--thresholds {file}: the name must end in .safetensors")
     if not file.absolute().parent.is_dir():
         raise click.UsageError(f"--thresholds {file}: there is no folder {file.parent}")
-
-
-def _load(paths: tuple[Path, ...], progress: Progress) -> list[Model]:
-    device = pick_device()
-    models: list[Model] = []
-    for path in paths:
-        progress.say(f"loading {path}")
-        models.append(load(path, device))
-        models[-1].subject.progress = progress.forwarded
-        if models[-1].tokenizer != models[0].tokenizer:
-            raise DefinitionError(
-                f"{path} has another tokenizer than {paths[0]}; "
-                "several are measured together only on the same tokens"
-            )
-    return models
-
-
-def _save(file: Path, model: Model, measured: Measurement) -> None:
-    assert measured.cett is not None
-    norms = [out_norms(ffn.w_out.weight) for ffn in model.subject.ffns]
-    layers = [(eps or 0.0, norm) for eps, norm in zip(measured.thresholds, norms, strict=True)]
-    save_thresholds(file, layers, measured.metric, measured.cett)
-
-
-def _not_reached(measured: Measured, precision: float, *, more: bool) -> PrecisionError:
-    remedy = "give more --tokens" if more else "give more text by --data"
-    return PrecisionError(
-        f"precision {precision:g} was not reached: all {measured.tokens:,} tokens give "
-        f"{measured.precision:.2g}; {remedy}"
-    )

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import math
-import sys
 import time
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.table import Table
 
 from sparsing.actors.measuring.inputs.folders import Model
 from sparsing.actors.measuring.measure import Measurement
+from sparsing.actors.measuring.metric_names import PARAMETERS
 from sparsing.actors.measuring.pareto import ParetoPoint, pareto_rows
-from sparsing.actors.measuring.precision import PARAMETERS, Measured, Metric
+from sparsing.actors.measuring.precision import Measured, Metric
 from sparsing.actors.measuring.rows import neuron_rows, sparsity_rows
 from sparsing.actors.measuring.search import LOWEST_CETT
 from sparsing.actors.measuring.tokens import Sequences
-
-PLAIN_WIDTH = 200
-"""Columns where the output is no terminal."""
+from sparsing.study.display.table import Table, show, table
 
 MIXTURE = "all"
 """How the mixture of all domains is called in a table."""
@@ -89,16 +85,15 @@ def pareto_document(models: list[Model], curves: list[list[ParetoPoint]]) -> dic
 
 def show_measured(models: list[Model], metric: Metric, measured: Measured) -> None:
     """Print a measurement: for each model a table of domains and one of layers."""
-    console = _console()
     for model, one in zip(models, measured.measurements, strict=True):
-        _head(console, model)
-        console.print(_metric_line(metric, one))
+        _head(model)
+        click.echo(_metric_line(metric, one))
         if metric.name == "cett_ppl" and (note := _bound_note(one.cett, metric.parameter)):
-            console.print(note)
-        console.print(_domain_table(one))
-        console.print(_layer_table(one))
+            click.echo(note)
+        show(domain_table(one))
+        show(layer_table(one))
     chosen = f", {measured.chosen_tokens:,} others chosen on" if measured.chosen_tokens else ""
-    console.print(
+    click.echo(
         f"{measured.report.counts.sum():,} tokens reported on{chosen}, in sequences of "
         f"{measured.report.positions}; activation ratio known to "
         f"±{percent(measured.precision)} of itself (95 % interval)"
@@ -107,14 +102,13 @@ def show_measured(models: list[Model], metric: Metric, measured: Measured) -> No
 
 def show_pareto(models: list[Model], curves: list[list[ParetoPoint]], report: Sequences) -> None:
     """Print the Pareto curves of each model, over all domains."""
-    console = _console()
     for model, points in zip(models, curves, strict=True):
-        _head(console, model)
-        table = _table("metric", "parameter", "activation ratio", "dense loss", "sparse loss")
-        table.add_column("perplexity", justify="right")
+        _head(model)
+        numbers = ("parameter", "activation ratio", "dense loss", "sparse loss", "perplexity")
+        shown = table(("metric", *numbers), right=numbers)
         for point in points:
             part = point.mixture
-            table.add_row(
+            shown.add(
                 point.metric,
                 "" if point.parameter is None else f"{point.parameter:.4g}",
                 percent(part.activation_ratio),
@@ -122,13 +116,8 @@ def show_pareto(models: list[Model], curves: list[list[ParetoPoint]], report: Se
                 f"{part.sparse_loss:.4f}",
                 f"{part.ppl_rise_percent:+.2f} %",
             )
-        console.print(table)
-    console.print(f"{report.counts.sum():,} tokens in sequences of {report.positions}")
-
-
-def _console() -> Console:
-    width = None if sys.stdout.isatty() else PLAIN_WIDTH
-    return Console(width=width, markup=False, highlight=False)
+        show(shown)
+    click.echo(f"{report.counts.sum():,} tokens in sequences of {report.positions}")
 
 
 def _about(model: Model) -> dict[str, Any]:
@@ -142,10 +131,10 @@ def _about(model: Model) -> dict[str, Any]:
     }
 
 
-def _head(console: Console, model: Model) -> None:
+def _head(model: Model) -> None:
     d_f = ", ".join(map(str, sorted({ffn.w_out.in_features for ffn in model.subject.ffns})))
-    console.print(str(model.path), soft_wrap=True)
-    console.print(
+    click.echo(str(model.path))
+    click.echo(
         f"{len(model.subject.ffns)} layers of {d_f} neurons, {model.activation}; "
         f"weights in {model.stored}, computed in {model.computed}"
     )
@@ -175,13 +164,14 @@ def _bound_note(cett: float | None, p_percent: float | None) -> str | None:
     return None
 
 
-def _domain_table(measured: Measurement) -> Table:
-    table = _table("domain", "activation ratio", "95 % interval", "dense loss", "sparse loss")
-    for title in ("perplexity", "tokens"):
-        table.add_column(title, justify="right")
+def domain_table(measured: Measurement) -> Table:
+    """Activation ratio and losses of each domain and of their mixture."""
+    numbers = ("activation ratio", "95 % interval", "dense loss", "sparse loss")
+    headings = (*numbers, "perplexity", "tokens")
+    shown = table(("domain", *headings), right=headings)
     for name, part in measured.parts.items():
         if name is not None or len(measured.parts) > 2:
-            table.add_row(
+            shown.add(
                 MIXTURE if name is None else name,
                 percent(part.activation_ratio),
                 interval(part.interval),
@@ -190,26 +180,20 @@ def _domain_table(measured: Measurement) -> Table:
                 f"{part.ppl_rise_percent:+.2f} %",
                 f"{part.tokens:,}",
             )
-    return table
+    return shown
 
 
-def _layer_table(measured: Measurement) -> Table:
+def layer_table(measured: Measurement) -> Table:
+    """Activation ratio, threshold and dead neurons of each layer, over the mixture."""
     part = measured.mixture
     dead = [row["dead_ratio"] for row in neuron_rows(measured) if row["domain"] is None]
-    table = _table("layer", "activation ratio", "95 % interval", "threshold", "dead neurons")
+    numbers = ("layer", "activation ratio", "95 % interval", "threshold", "dead neurons")
+    shown = table(numbers, right=numbers[1:])
     rows = zip(part.activation_ratios, part.layer_intervals, measured.thresholds, dead, strict=True)
     for layer, (ratio, bounds, eps, share) in enumerate(rows):
-        shown = "" if eps is None else f"{eps:.4g}"
-        table.add_row(str(layer), percent(ratio), interval(bounds), shown, percent(share))
-    return table
-
-
-def _table(first: str, *others: str) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    table.add_column(first)
-    for title in others:
-        table.add_column(title, justify="right")
-    return table
+        threshold = "" if eps is None else f"{eps:.4g}"
+        shown.add(str(layer), percent(ratio), interval(bounds), threshold, percent(share))
+    return shown
 
 
 def percent(share: float) -> str:

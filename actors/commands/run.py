@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
+from typing import TYPE_CHECKING
 
 import click
 
 from sparsing.study.commands.options import store_option
-from sparsing.study.definition.load import load_study
 from sparsing.study.errors import RunsFailedError
-from sparsing.study.store.study_store import StudyStore, need_folder
+
+if TYPE_CHECKING:
+    from sparsing.study.store.study_store import StudyStore
 
 
 @click.command()
@@ -34,6 +36,9 @@ def run(study: str, root: str, address: str | None, metrics_port: int, as_json: 
       sparsing run quickstart
       sparsing run my-study.yaml --address auto --store /shared/sparsing
     """
+    from sparsing.study.definition.load import load_study
+    from sparsing.study.store.study_store import StudyStore, need_folder
+
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     definition = load_study(study)
     run_here(StudyStore.create(need_folder(root), definition), address, metrics_port, as_json)

@@ -23,9 +23,6 @@ from sparsing.actors.measuring.search import Found, Probe
 from sparsing.actors.measuring.tokens import PADDING, Sequences
 from sparsing.kernels.activity import Cett, Rule, out_norms
 
-METRICS = ("relu", "topk", "fat", "cett", "cett_ppl")
-"""Every definition of active neurons: straightforward ReLU, Top-k, FAT-eps, CETT, CETT-PPL-p%."""
-
 DEAD_FREQUENCY = 1e-3
 """A neuron active on fewer than 0.1 % of the tokens is dead (paper's repository)."""
 

@@ -14,9 +14,6 @@ from sparsing.actors.measuring.tokens import Sequences
 from sparsing.kernels.activity import Fat, Rule, StraightforwardRelu, TopK
 from sparsing.study.errors import DefinitionError
 
-PARAMETERS = {"relu": None, "topk": "k", "fat": "eps", "cett": "cett", "cett_ppl": "p"}
-"""Each metric's parameter."""
-
 FIRST_TOKENS = 16_384
 """Tokens, of both halves and all domains, that a search for precision begins with."""
 
@@ -31,7 +28,7 @@ class Metric:
     """A metric with its parameter."""
 
     name: str
-    """One of `sparsing.actors.measuring.measure.METRICS`."""
+    """One of `sparsing.actors.measuring.metric_names.METRICS`."""
     parameter: float | None
     """k, eps, the CETT value or p in percent; None for `relu`."""
 

@@ -17,7 +17,7 @@ from sparsing.actors.orchestration.study_actor import (
     start_conductor,
 )
 from sparsing.analysis.service.web.server import check_address
-from sparsing.study.commands.status import live_view
+from sparsing.study.display.live import live_view
 from sparsing.study.errors import SparsingError
 from sparsing.study.status.study_status import StudyStatus
 from sparsing.study.store.control.journal import Journal

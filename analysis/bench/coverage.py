@@ -16,8 +16,8 @@ import click
 
 from sparsing.analysis.fitting.fit import Bounds
 from sparsing.analysis.fitting.fit_curve import fit_curve
-from sparsing.analysis.fitting.fit_table import aligned
 from sparsing.analysis.laws.published import PUBLISHED, law_of, synthetic
+from sparsing.study.display.table import show, table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,18 +89,16 @@ def main(replicates: int, points: int, level: float, dropping: bool, as_json: bo
     if as_json:
         click.echo(json.dumps([asdict(each) for each in found], indent=2))
         return
-    head = ("curve", "A0 covered", "A0 identified", "others covered")
-    rows = [
-        (
+    shown = table(("curve", "A0 covered", "A0 identified", "others covered"))
+    for each in found:
+        shown.add(
             each.curve,
             f"{each.covered['A0']:.1%}",
             f"{each.identified['A0']:.0%}",
             ", ".join(f"{p} {share:.1%}" for p, share in each.covered.items() if p != "A0"),
         )
-        for each in found
-    ]
     click.echo(f"{replicates} curves of {points} points each, {level:.0%} intervals")
-    click.echo(aligned([head, *rows]))
+    show(shown)
 
 
 if __name__ == "__main__":

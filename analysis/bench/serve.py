@@ -29,7 +29,7 @@ import numpy as np
 import pyarrow as pa
 
 from sparsing.analysis.refitting.fit_rows import Job, fit_row
-from sparsing.analysis.refitting.refit import METRIC, newest_fits, read_curves
+from sparsing.analysis.refitting.newest import METRIC, newest_fits, read_curves
 from sparsing.study.bench.bench import Case, compare
 from sparsing.study.definition.model import Study
 from sparsing.study.errors import SparsingError

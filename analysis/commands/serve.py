@@ -9,12 +9,15 @@ import signal
 import threading
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from sparsing.study.commands.options import store_option
 from sparsing.study.errors import DefinitionError, NotFoundError, SparsingError
-from sparsing.study.store.study_store import StudyStore
+
+if TYPE_CHECKING:
+    from sparsing.study.store.study_store import StudyStore
 
 TOKEN = "SPARSING_TOKEN"
 SHORTEST_TOKEN = 16
@@ -98,6 +101,8 @@ def serve(
 
 def _open(root: str, studies: tuple[str, ...]) -> list[StudyStore]:
     """The stores of the studies, each once."""
+    from sparsing.study.store.study_store import StudyStore
+
     stores: dict[str, StudyStore] = {}
     for selector in studies:
         store = StudyStore.open(root, selector)

@@ -10,15 +10,15 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from sparsing.analysis.fitting.comparison import criteria_of
+from sparsing.analysis.fitting.fit_table import Bounds, bounds_text, number
+from sparsing.analysis.fitting.names import Loss
 from sparsing.analysis.fitting.points import Points
 from sparsing.analysis.fitting.prediction import Prediction, TokensTo, band, tokens_to
 from sparsing.analysis.fitting.projection import Problem, Solution
 from sparsing.analysis.fitting.region import Region, confidence_region
-from sparsing.analysis.fitting.robust import Loss
 from sparsing.analysis.laws.sparsity import Floats, Law
+from sparsing.study.display.table import Column, Table
 from sparsing.study.errors import DefinitionError
-
-Bounds = tuple[float | None, float | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,7 +154,22 @@ class Fit:
             "fit_seconds": self.fit_seconds,
         }
 
-    def __str__(self) -> str:
-        from sparsing.analysis.fitting.fit_table import fit_table
+    def table(self) -> Table:
+        """The parameters with intervals and what they mean; warnings are its notes."""
+        law, counts = self.form, f"{self.n} points, {self.dropped} early ones dropped"
+        title = f"{law.name}: {law.formula}   (D in billions of tokens)"
+        title += f"\n{counts}, mean squared error {self.mse:.4g}"
+        interval = f"{self.level:.0%} interval"
+        columns = [Column(each) for each in ("parameter", "value", interval)]
+        shown = Table([*columns, Column("meaning", prose=True)], title=title)
+        for name, meaning in law.meaning.items():
+            value = number(self.parameters[name]) if self.identified[name] else "not identified"
+            shown.add(name, value, bounds_text(self.intervals[name]), meaning)
+        shown.notes = [f"note: {each}" for each in self.warnings]
+        return shown
 
-        return fit_table(self)
+    def __str__(self) -> str:
+        return self.table().text()
+
+    def _repr_html_(self) -> str:
+        return self.table().html()

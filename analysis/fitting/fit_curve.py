@@ -15,10 +15,11 @@ from numpy.typing import ArrayLike
 from sparsing.analysis.fitting.comparison import CURVE_LAWS
 from sparsing.analysis.fitting.dropping import choose
 from sparsing.analysis.fitting.fit import Bounds, Fit
+from sparsing.analysis.fitting.names import LOSSES, Loss
 from sparsing.analysis.fitting.points import Points, different, read_points
 from sparsing.analysis.fitting.projection import Problem, Solution
 from sparsing.analysis.fitting.region import Region, confidence_region
-from sparsing.analysis.fitting.robust import LOSSES, Loss, robust_weights
+from sparsing.analysis.fitting.robust import robust_weights
 from sparsing.analysis.fitting.varpro import refine
 from sparsing.analysis.laws.sparsity import PAPER_LAWS, Floats, Law
 from sparsing.study.errors import DefinitionError

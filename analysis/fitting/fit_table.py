@@ -1,12 +1,12 @@
-"""Fits as readable tables for a terminal."""
+"""Fits as people read them: numbers, intervals, tables."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from sparsing.analysis.fitting.fit import Bounds, Fit
+from sparsing.study.display.table import Table, table
+
+Bounds = tuple[float | None, float | None]
 
 
 def number(value: float | None) -> str:
@@ -19,27 +19,18 @@ def bounds_text(bounds: Bounds) -> str:
     return "[" + ", ".join("open" if b is None else f"{b:.5g}" for b in bounds) + "]"
 
 
-def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Rows as lines, their cells in columns; the last column is as wide as it is."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
-    lines = []
+def laws_table(rows: list[dict[str, Any]]) -> Table:
+    """A line for each parameter of each fit, from documents of `laws_document`; notes below."""
+    headings = ("run", "law", "stage", "points", "parameter", "value", "95 % interval")
+    shown = table(headings, right=("points",))
     for row in rows:
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
-        lines.append("  ".join([*cells, row[-1]]).rstrip())
-    return "\n".join(lines)
-
-
-def fit_table(fit: Fit) -> str:
-    """The parameters with intervals and what they mean, then the warnings."""
-    law = fit.form
-    head = f"{law.name}: {law.formula}   (D in billions of tokens)"
-    counts = f"{fit.n} points, {fit.dropped} early ones dropped, mean squared error {fit.mse:.4g}"
-    rows = [("parameter", "value", f"{fit.level:.0%} interval", "meaning")]
-    for name, meaning in law.meaning.items():
-        known = fit.identified[name]
-        value = number(fit.parameters[name]) if known else "not identified"
-        rows.append((name, value, bounds_text(fit.intervals[name]), meaning))
-    return "\n".join([head, counts, aligned(rows), *(f"note: {w}" for w in fit.warnings)])
+        first = (row["run"], row["law"], row["stage"], str(row["points"]))
+        for name, value in row["parameters"].items():
+            known = number(value) if row["identified"][name] else "not identified"
+            shown.add(*first, name, known, bounds_text(row["intervals"][name]))
+            first = ("", "", "", "")
+    shown.notes = [f"{row['run']}: {note}" for row in rows for note in row["warnings"]]
+    return shown
 
 
 def extra_lines(extra: dict[str, Any], level: float) -> list[str]:

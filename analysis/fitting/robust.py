@@ -8,16 +8,14 @@ problem, so that intervals and predictions rest on them too.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal, get_args
 
 import numpy as np
 
+from sparsing.analysis.fitting.names import Loss
 from sparsing.analysis.fitting.projection import Problem, Solution
 from sparsing.analysis.fitting.varpro import best_fit, refine
 from sparsing.analysis.laws.sparsity import Floats
 
-Loss = Literal["least_squares", "huber", "soft_l1"]
-LOSSES = get_args(Loss)
 DELTA = 1.345
 """Huber's constant: 95 % efficiency on normal noise."""
 ROUNDS = 30

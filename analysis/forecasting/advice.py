@@ -19,7 +19,7 @@ from sparsing.analysis.forecasting.planned import (
 )
 from sparsing.analysis.forecasting.run_advice import Case, RunAdvice, advise_run, without_fit
 from sparsing.analysis.forecasting.target import Wish
-from sparsing.analysis.refitting.refit import newest_fits
+from sparsing.analysis.refitting.newest import newest_fits
 from sparsing.study.definition.model import Study
 from sparsing.study.plan.runs import ACCELERATOR, Cost, plan
 from sparsing.study.status.study_status import StudyStatus

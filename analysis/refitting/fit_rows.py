@@ -6,57 +6,17 @@ import os
 import signal
 from collections.abc import Generator, Mapping
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
-from datetime import datetime
+from dataclasses import dataclass
 from json import dumps
 from multiprocessing import get_context
 from typing import Any
 
-import numpy as np
-
 from sparsing.analysis.fitting.fit import Fit
 from sparsing.analysis.fitting.fit_curve import fit_curve
+from sparsing.analysis.refitting.newest import Curve
 
 PARALLEL_FROM = 64
 """So many fits are shared out to all cores; fewer are done before a process has started."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Curve:
-    """A run's measured curve: by rising tokens, of one stage."""
-
-    run: str
-    stage: str
-    attempt: int
-    step: int
-    tokens: list[int]
-    activation_ratio: list[float]
-    half_width: list[float | None]
-    """Half the 95 % interval of each ratio; None where it was not measured."""
-    measured_at: datetime
-    """When its newest point was written."""
-
-    def between(self, warmup_tokens: int, stable_tokens: int) -> Curve:
-        """The curve without the points of the warm-up, and of the decay after `stable_tokens`."""
-        kept = [i for i, at in enumerate(self.tokens) if warmup_tokens < at <= stable_tokens]
-        return replace(
-            self,
-            tokens=[self.tokens[i] for i in kept],
-            activation_ratio=[self.activation_ratio[i] for i in kept],
-            half_width=[self.half_width[i] for i in kept],
-        )
-
-    @property
-    def weights(self) -> list[float] | None:
-        """Of each point in a fit: the inverse square of its interval; None where one has none.
-
-        An interval is an estimate itself: one under a third of the median counts as a third.
-        """
-        widths = np.array([width or np.nan for width in self.half_width], dtype=float)
-        if not len(widths) or np.isnan(widths).any():
-            return None
-        weights = np.maximum(widths, np.median(widths) / 3) ** -2.0
-        return (weights / weights.mean()).tolist()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ import math
 import polars as pl
 
 from sparsing.analysis.laws.sparsity import PAPER_LAWS
-from sparsing.analysis.refitting.refit import read_curves
+from sparsing.analysis.refitting.newest import read_curves
 from sparsing.study.guarded_json import read_json
 from sparsing.study.status.run_metrics import LawPoint
 from sparsing.study.store.study_store import StudyStore

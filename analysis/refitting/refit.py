@@ -10,15 +10,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
 from contextlib import ExitStack, closing, suppress
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-
-from sparsing.analysis.refitting.fit_rows import Curve, Job, fit_rows
+from sparsing.analysis.refitting.fit_rows import Job, fit_rows
+from sparsing.analysis.refitting.newest import Curve, newest_rows, read_curves
 from sparsing.study.definition.model import Study
 from sparsing.study.errors import SparsingError
 from sparsing.study.plan.runs import Run, plan_runs
@@ -26,9 +24,6 @@ from sparsing.study.store.format.partition import State
 from sparsing.study.store.io.durable import stream_lock
 from sparsing.study.store.study_store import StudyStore
 
-__all__ = ["METRIC", "Curve", "Refitter", "newest_fits", "read_curves", "refit"]
-
-METRIC = "cett_ppl"
 LAW_OF_ACTIVATION = {"relu": "relu", "relu2": "relu", "silu": "silu", "gelu": "silu"}
 """The paper's form for each activation: gates that are exactly zero fall, the others rise."""
 TURN_SECONDS = 0.05
@@ -161,7 +156,7 @@ class Refitter:
         changed = [run for run in runs if names[run] != self._fits.get(run, State())]
         if changed:
             columns = ["run", "law", "stage", "rows_tokens", "rows_activation_ratio"]
-            newest = _newest(self._store.scan("fits", changed)).select(columns).collect()
+            newest = newest_rows(self._store.scan("fits", changed)).select(columns).collect()
             for run, law, stage, tokens, ratios in newest.iter_rows():
                 self._fitted[run, law] = (stage, tuple(tokens), tuple(ratios))
         self._fits |= names
@@ -201,55 +196,6 @@ def laws_of(study: Study, run: Run) -> list[str]:
     return list(dict.fromkeys(study.laws))
 
 
-def read_curves(store: StudyStore, runs: list[str] | None = None) -> dict[str, Curve]:
-    """The measured curve of each run, or of `runs`; stage `final` where all live points have it."""
-    half_width = (pl.col("activation_ratio_high") - pl.col("activation_ratio_low")) / 2
-    rows = (
-        store.scan("sparsity", runs)
-        .filter(
-            (pl.col("metric") == METRIC)
-            & pl.col("domain").is_null()
-            & pl.col("layer").is_null()
-            & pl.col("activation_ratio").is_finite()
-        )
-        .unique(["run", "stage", "tokens"], keep="last", maintain_order=True)
-        .sort("run", "tokens")
-        .group_by("run", "stage", maintain_order=True)
-        .agg(
-            "tokens",
-            "activation_ratio",
-            half_width.alias("half_width"),
-            pl.col("attempt", "step").max(),
-            pl.col("written_at").max().alias("measured_at"),
-        )
-        .collect()
-    )
-    found: dict[str, dict[str, Curve]] = {}
-    for row in rows.iter_rows(named=True):
-        found.setdefault(row["run"], {})[row["stage"]] = Curve(**row)
-    return {run: _chosen(**stages) for run, stages in found.items()}
-
-
-def _chosen(*, live: Curve | None = None, final: Curve | None = None) -> Curve:
-    """The final curve once it has all the live one's points, until then the live one."""
-    if live is None or (final is not None and set(live.tokens) <= set(final.tokens)):
-        assert final is not None
-        return final
-    return live
-
-
 def key(curve: Curve) -> Key:
     """What decides whether a curve has to be fitted again."""
     return curve.stage, tuple(curve.tokens), tuple(curve.activation_ratio)
-
-
-def newest_fits(store: StudyStore, run: str | Sequence[str] | None = None) -> pl.DataFrame:
-    """The newest row of `fits` for each run and law, or of one run or some, in the plan's order."""
-    order = {run.id: i for i, run in enumerate(plan_runs(store.study))}
-    position = pl.col("run").replace_strict(order, default=len(order), return_dtype=pl.Int64)
-    return _newest(store.scan("fits", run)).collect().sort(position, "law")
-
-
-def _newest(rows: pl.LazyFrame) -> pl.LazyFrame:
-    """The last of each run and law: all fits are in one stream, in the order of their turns."""
-    return rows.unique(["run", "law"], keep="last", maintain_order=True)

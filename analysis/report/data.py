@@ -11,7 +11,7 @@ import polars as pl
 
 from sparsing.analysis.fitting.fit import Fit
 from sparsing.analysis.refitting.fit_rows import fit_again
-from sparsing.analysis.refitting.refit import METRIC, Curve, newest_fits, read_curves
+from sparsing.analysis.refitting.newest import METRIC, Curve, newest_fits, read_curves
 from sparsing.study.guarded_json import read_json
 from sparsing.study.plan.runs import Run, plan_runs
 from sparsing.study.status.study_status import RunStatus, StudyStatus

@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 from pydantic import Field
 
-from sparsing.analysis.commands.laws import predictions_document
+from sparsing.analysis.forecasting.predictions import predictions_document
 from sparsing.analysis.refitting.follow import FollowedStudy
 from sparsing.analysis.service.documents import json_answer
 from sparsing.analysis.service.served import AdviceAsked, Asked, ServedStudy

@@ -6,8 +6,9 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from sparsing.study.commands.status_view import duration_text, unattended_text
+from sparsing.study.display.status import unattended_text
 from sparsing.study.status.study_status import SILENT_SECONDS, RunStatus, StudyStatus
+from sparsing.study.units import duration_text
 
 MANY_RESTARTS = 3
 """From so many on, restarts of a run are trouble."""

@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from sparsing.analysis.refitting.fit_rows import Curve, fit_again
+from sparsing.analysis.refitting.fit_rows import fit_again
 from sparsing.analysis.refitting.follow import FollowedStudy
-from sparsing.analysis.refitting.refit import newest_fits, read_curves
+from sparsing.analysis.refitting.newest import Curve, newest_fits, read_curves
 from sparsing.analysis.report.curves import AHEAD, LAW_POINTS, by_size, colours
 from sparsing.analysis.report.data import NAMES, ReportedRun, StudyData, group_of
 from sparsing.analysis.report.finding import finding
 from sparsing.analysis.report.style import dark
 from sparsing.analysis.service.health import done_seconds, health
 from sparsing.analysis.service.ttl_cache import Kept
-from sparsing.analysis.service.web.pages import assets_version
+from sparsing.analysis.service.web.assets import assets_version
 from sparsing.study.guarded_json import read_json
 from sparsing.study.plan.runs import Run, plan_runs
 from sparsing.study.status.study_status import RunStatus, StudyStatus

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from sparsing.analysis.commands.laws import laws_document
 from sparsing.analysis.refitting.follow import FollowedStudy
-from sparsing.analysis.refitting.refit import read_curves
+from sparsing.analysis.refitting.newest import laws_document, read_curves
 from sparsing.analysis.service.documents import Document
 from sparsing.analysis.service.ttl_cache import Kept
 from sparsing.study.definition.values import token_count

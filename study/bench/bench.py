@@ -6,29 +6,11 @@ better; each is the median over interleaved repeats, so that a busy machine dist
 
 from __future__ import annotations
 
-import importlib
-import json
 import os
 import platform
 import statistics
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-
-import click
-from rich.console import Console
-from rich.table import Table
-
-BENCHMARKS = {
-    "train": "sparsing.actors.bench.train",
-    "metric": "sparsing.actors.bench.metric",
-    "interval": "sparsing.actors.bench.interval",
-    "fit": "sparsing.analysis.bench.fit",
-    "serve": "sparsing.analysis.bench.serve",
-    "ffn": "sparsing.actors.bench.ffn",
-    "store": "sparsing.study.bench.store",
-    "decode": "sparsing.actors.bench.decode",
-    "schedule": "sparsing.actors.bench.schedule",
-}
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,42 +106,3 @@ def machine() -> str:
     except OSError:
         pass
     return f"{model}, {os.cpu_count()} cores, Python {platform.python_version()}"
-
-
-@click.command()
-@click.argument("name", type=click.Choice(list(BENCHMARKS)))
-@click.option("--repeats", default=7, show_default=True, type=click.IntRange(1))
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-def bench(name: str, repeats: int, as_json: bool) -> None:
-    """Measure NAME against its baselines on this machine.
-
-    \b
-    Examples:
-      sparsing bench train            a training shard against plain PyTorch and transformers
-      sparsing bench metric           CETT-PPL-1% against nested bisection; takes minutes
-      sparsing bench interval         how often intervals of activation ratios hold the truth
-      sparsing bench fit --json
-      sparsing bench serve            the live page, JSON, /metrics and Arrow; takes minutes
-      sparsing bench ffn --repeats 15
-      sparsing bench store            appends against MLflow and TensorBoard, queries; takes minutes
-      sparsing bench decode           tokens per second, sparse against dense and transformers
-      sparsing bench schedule         1,000 runs on 64 simulated nodes; 20 minutes, 16 GB of memory
-    """
-    cases: list[Case] = importlib.import_module(BENCHMARKS[name]).cases(repeats)
-    if as_json:
-        rows = [asdict(case) for case in cases]
-        click.echo(json.dumps({"benchmark": name, "machine": machine(), "cases": rows}))
-        return
-    table = Table(title=f"bench {name}: {machine()}", box=None, title_justify="left")
-    for heading in ("case", "ours", "baseline", "", "ratio", "spread"):
-        table.add_column(heading, justify="left" if heading in ("case", "baseline") else "right")
-    for case in cases:
-        table.add_row(
-            case.case,
-            f"{case.value:.4g} {case.unit}",
-            case.baseline,
-            f"{case.baseline_value:.4g} {case.unit}",
-            f"{case.ratio:.3f}x",
-            f"{case.spread:.0%}",
-        )
-    Console(width=None if Console().is_terminal else 140).print(table)

@@ -13,6 +13,7 @@ from pathlib import Path
 import polars as pl
 
 from sparsing.study.bench.bench import Case, compare
+from sparsing.study.bench.made_rows import bench_study, step_rows
 from sparsing.study.definition.model import Study
 from sparsing.study.errors import SparsingError
 from sparsing.study.status.study_status import StudyStatus
@@ -40,8 +41,6 @@ def write_commits(store: StudyStore, rows: Rows, shape: tuple[int, int, int]) ->
 
 def query_cases(root: Path, repeats: int) -> list[Case]:
     """Aggregations over many commits, and a study of many runs."""
-    from sparsing.study.bench.store import bench_study, step_rows
-
     store = StudyStore.create(root / "aggregation", bench_study())
     write_commits(store, step_rows, (RUNS, COMMITS, ROWS))
     one = root / "one.parquet"

@@ -8,14 +8,14 @@ from pathlib import Path
 import click
 
 from sparsing.study.commands.options import store_option
-from sparsing.study.export import FORMATS
-from sparsing.study.store.study_store import StudyStore
+
+TOOLS = ("tensorboard", "mlflow")
 
 
 @click.command()
 @click.argument("study")
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--to", "form", required=True, type=click.Choice(list(FORMATS)), help="The tool.")
+@click.option("--to", "form", required=True, type=click.Choice(TOOLS), help="The tool.")
 @store_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def export(study: str, folder: Path, form: str, root: str, as_json: bool) -> None:
@@ -30,6 +30,9 @@ def export(study: str, folder: Path, form: str, root: str, as_json: bool) -> Non
       sparsing export quickstart curves --to mlflow
           then: mlflow ui --backend-store-uri sqlite:///curves/mlflow.db
     """
+    from sparsing.study.export import FORMATS
+    from sparsing.study.store.study_store import StudyStore
+
     store = StudyStore.open(root, study)
     values = FORMATS[form](store, folder)
     if as_json:

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
-from rich.progress import track
-from rich.table import Table
 
+from sparsing.study.commands.group import Group
 from sparsing.study.commands.options import store_option
 from sparsing.study.errors import DamagedError, NotFoundError
-from sparsing.study.status.study_status import ENDED, newest_states
-from sparsing.study.store.care.check import Report, check_store
-from sparsing.study.store.care.repair import repair_store
-from sparsing.study.store.checkpoint_folders import prune
-from sparsing.study.store.study_store import StudyStore
-from sparsing.study.store.tables import TABLES
+
+if TYPE_CHECKING:
+    from sparsing.study.store.care.check import Report
+    from sparsing.study.store.study_store import StudyStore
 
 
-@click.group()
+@click.group(cls=Group)
 def store() -> None:
     """Check, repair and compact the result store; remove checkpoints.
 
@@ -49,6 +46,9 @@ def check(study: str, root: str, as_json: bool) -> None:
       sparsing store check quickstart
       sparsing store check quickstart --json
     """
+    from sparsing.study.store.care.check import check_store
+    from sparsing.study.store.study_store import StudyStore
+
     opened = StudyStore.open(root, study)
     report = check_store(opened)
     if as_json:
@@ -68,15 +68,15 @@ def _as_json(opened: StudyStore, report: Report) -> str:
 
 
 def _show(report: Report) -> None:
-    table = Table(box=None)
-    columns = ("table", "runs", "segments", "logs", "rows", "MB", "MB in the last day")
-    for column in columns:
-        table.add_column(column, justify="left" if column == "table" else "right")
+    from sparsing.study.display.table import show, table
+
+    columns = ("runs", "segments", "logs", "rows", "MB", "MB in the last day")
+    shown = table(("table", *columns), right=columns)
     for name, size in report.sizes.items():
         counts = (size.runs, size.segments, size.logs, size.rows)
         sizes = (f"{size.bytes / 1e6:.3f}", f"{size.bytes_last_day / 1e6:.3f}")
-        table.add_row(name, *map(str, counts), *sizes)
-    Console(width=None if Console().is_terminal else 140).print(table)
+        shown.add(name, *map(str, counts), *sizes)
+    show(shown)
     for finding in report.findings:
         click.echo(f"{finding.kind}: {finding.path}: {finding.detail}")
     if not report.damage:
@@ -97,6 +97,10 @@ def repair(study: str, root: str, as_json: bool) -> None:
     Example:
       sparsing store repair quickstart
     """
+    from sparsing.study.store.care.check import check_store
+    from sparsing.study.store.care.repair import repair_store
+    from sparsing.study.store.study_store import StudyStore
+
     opened = StudyStore.open(root, study)
     done = repair_store(opened)
     left = check_store(opened).damage
@@ -126,6 +130,12 @@ def compact(study: str, root: str, runs: tuple[str, ...], as_json: bool) -> None
       sparsing store compact quickstart
       sparsing store compact quickstart --run relu-d8x2-wd4-s0
     """
+    from rich.console import Console
+    from rich.progress import track
+
+    from sparsing.study.store.study_store import StudyStore
+    from sparsing.study.store.tables import TABLES
+
     opened = StudyStore.open(root, study)
     chosen = list(runs) or _ended(opened)
     unknown = set(chosen).difference(*(opened.runs_present(table) for table in TABLES))
@@ -159,6 +169,9 @@ def prune_checkpoints(study: str, root: str, dry_run: bool, as_json: bool) -> No
       sparsing store prune quickstart --dry-run
       sparsing store prune quickstart
     """
+    from sparsing.study.store.checkpoint_folders import prune
+    from sparsing.study.store.study_store import StudyStore
+
     opened = StudyStore.open(root, study)
     removed = prune(opened, dry_run=dry_run)
     if as_json:
@@ -172,8 +185,12 @@ def prune_checkpoints(study: str, root: str, dry_run: bool, as_json: bool) -> No
 
 def _ended(opened: StudyStore) -> list[str]:
     """Runs whose newest state says that nothing more comes."""
+    from sparsing.study.status.study_status import ENDED, newest_states
+
     return sorted(run for run, row in newest_states(opened).items() if row["state"] in ENDED)
 
 
 def _files(opened: StudyStore) -> int:
+    from sparsing.study.store.tables import TABLES
+
     return sum(len(state) for table in TABLES for state in opened.states(table).values())

@@ -57,8 +57,8 @@ class Model(BaseModel):
     )
 
 
-def token_count(text: str, said: str) -> int:
-    """Tokens as written for people, `8e11` or `800B`, above 0.
+def token_count(text: str | float, said: str) -> int:
+    """Tokens as a number, or as written for people, `8e11` or `800B`, above 0.
 
     `said`: how the text was given, for the message. Raises DefinitionError.
     """

@@ -48,7 +48,8 @@ class TableSource:
     @cached_property
     def schema(self) -> pl.Schema:
         """The schema in polars' words."""
-        frame = pl.from_arrow(self._arrow_schema.empty_table())
+        # Not `empty_table()`: pyarrow then imports pandas where it is installed.
+        frame = pl.from_arrow(pa.Table.from_batches([], schema=self._arrow_schema))
         assert isinstance(frame, pl.DataFrame)
         return frame.schema
 

@@ -9,9 +9,6 @@ from sparsing.actors.measuring.inputs.folders import Model
 from sparsing.actors.measuring.inputs.text import SMALLEST_SEQUENCES, Halves, of_files, of_prepared
 from sparsing.study.errors import DefinitionError
 
-DEFAULT_TOKENS = 65_536
-"""Tokens that are used where neither their number nor a precision is asked for."""
-
 
 def halves_for(
     models: list[Model],

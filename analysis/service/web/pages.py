@@ -6,9 +6,6 @@ is loaded from elsewhere, and no script or style is inline.
 
 from __future__ import annotations
 
-import hashlib
-from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request
@@ -16,29 +13,15 @@ from fastapi.responses import HTMLResponse, Response
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from sparsing.analysis.service.documents import Document
+from sparsing.analysis.service.web.assets import FOLDER, assets, assets_version
 from sparsing.study.errors import NotFoundError
 
 if TYPE_CHECKING:
     from sparsing.analysis.service.served import ServedStudy
 
-FOLDER = Path(__file__).parent / "page"
-TYPES = {".js": "text/javascript", ".css": "text/css"}
 HTML = "text/html"
 REPORT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
 """The report is one file, with its styles in it and no script at all."""
-
-
-@lru_cache(1)
-def assets() -> dict[str, Document]:
-    """The scripts and styles by their names, as they are in the package."""
-    files = sorted(path for path in FOLDER.iterdir() if path.suffix in TYPES)
-    return {path.name: Document.of(path.read_bytes(), TYPES[path.suffix]) for path in files}
-
-
-def assets_version() -> str:
-    """Differs where scripts or styles do: a page that stays open for weeks loads itself again."""
-    tags = "".join(document.tag for document in assets().values())
-    return hashlib.blake2b(tags.encode(), digest_size=8).hexdigest()
 
 
 def render(name: str, **values: Any) -> str:

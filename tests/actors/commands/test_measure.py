@@ -190,9 +190,9 @@ def test_pareto(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--metric", "topk"], "needs --k"),
-        (["--metric", "fat", "--p", "1"], "takes --eps, not --p"),
-        (["--metric", "relu", "--k", "1"], "has no parameter, not --k"),
+        (["--metric", "topk"], "needs k"),
+        (["--metric", "fat", "--p", "1"], "takes eps, not p"),
+        (["--metric", "relu", "--k", "1"], "has no parameter, not k"),
         (["--metric", "topk", "--k", "97"], "--k 97 is over its 96 neurons"),
         (["--metric", "relu"], "gives no zeros"),
         (["--thresholds", "t.bin"], "must end in .safetensors"),

@@ -8,7 +8,8 @@ from report_stores import small_study, write_measurements
 
 from sparsing.analysis.laws.sparsity import PAPER_LAWS
 from sparsing.analysis.refitting.law_points import read_law_points
-from sparsing.analysis.refitting.refit import newest_fits, read_curves, refit
+from sparsing.analysis.refitting.newest import newest_fits, read_curves
+from sparsing.analysis.refitting.refit import refit
 from sparsing.study.plan.runs import plan_runs
 from sparsing.study.store.study_store import StudyStore
 

@@ -10,7 +10,8 @@ import pytest
 
 from sparsing.analysis.refitting import fit_rows as fit_rows_module
 from sparsing.analysis.refitting.fit_rows import Job, fit_again, fit_rows
-from sparsing.analysis.refitting.refit import Refitter, newest_fits, read_curves, refit
+from sparsing.analysis.refitting.newest import newest_fits, read_curves
+from sparsing.analysis.refitting.refit import Refitter, refit
 from sparsing.study.definition.model import Study
 from sparsing.study.errors import SparsingError
 from sparsing.study.plan.runs import Run, plan_runs

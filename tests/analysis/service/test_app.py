@@ -24,11 +24,11 @@ from report_stores import (
 )
 from service_client import RUN, STUDY, TOKEN, Ask, served
 
+from sparsing.actors.commands.status import status
 from sparsing.analysis.commands.laws import laws, predict
 from sparsing.analysis.refitting.follow import FollowedStudy
 from sparsing.analysis.service.app import application
 from sparsing.analysis.service.web.server import Server
-from sparsing.study.commands.status import status
 from sparsing.study.plan.runs import plan_runs
 from sparsing.study.store.study_store import StudyStore
 from sparsing.study.store.tables import TABLES

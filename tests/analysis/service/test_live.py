@@ -5,7 +5,7 @@ from datetime import datetime
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparsing.analysis.refitting.fit_rows import Curve
+from sparsing.analysis.refitting.newest import Curve
 from sparsing.analysis.service.live import thinned
 
 

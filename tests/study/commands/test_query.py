@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 from stores import step_row, tiny_store
 
 from sparsing.study.commands.main import cli
-from sparsing.study.commands.query import MAX_SHOWN_ROWS
+from sparsing.study.display.rows import MAX_SHOWN_ROWS
 from sparsing.study.errors import SparsingError
 from sparsing.study.store.study_store import StudyStore
 from sparsing.study.store.tables import TABLES

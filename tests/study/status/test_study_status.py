@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from rich.console import Console
 from stores import (
     checkpoint_row,
     fit_row,
@@ -25,14 +24,8 @@ from stores import (
 )
 
 from sparsing.study.commands.main import cli
-from sparsing.study.commands.status import live_view
-from sparsing.study.commands.status_view import (
-    duration_text,
-    events,
-    limit_text,
-    status_table,
-    unattended_text,
-)
+from sparsing.study.display.live import live_view
+from sparsing.study.display.status import events, limit_text, status_table, unattended_text
 from sparsing.study.plan.runs import plan_runs
 from sparsing.study.status.study_status import RunStatus, StudyStatus
 from sparsing.study.store.control.lease import acquire, study_cell
@@ -215,9 +208,8 @@ def test_the_live_view_ends_with_the_newest_state(store):
         return calls >= 3
 
     output = io.StringIO()
-    console = Console(file=output, force_terminal=True, width=200, height=20)
     started = time.monotonic()
-    live_view(store, over, console=console, interval_seconds=30)
+    live_view(store, over, file=output, interval_seconds=30)
     assert time.monotonic() - started < 15  # it does not sleep on when all is over
     assert output.getvalue().index("2 planned") < output.getvalue().index("2 done")
 
@@ -244,30 +236,12 @@ def test_where_not_all_runs_have_room_those_at_work_are_shown(tmp_path):
     runs = [run.id for run in plan_runs(store.study)]
     write_rows(store, "runs", runs[7], [state_row("failed", reason="disk full")])
     write_rows(store, "runs", runs[15], [state_row("training")])
-    console = Console(file=io.StringIO(), width=200)
-    console.print(status_table(StudyStatus.read(store), max_rows=3))
-    text = console.file.getvalue()
+    text = status_table(StudyStatus.read(store), max_rows=3).text()
     assert runs[15] in text
     assert f"{runs[7]}: disk full" in text
     assert runs[0] in text
     assert f"{runs[1]} " not in text
     assert "and 17 more runs" in text
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (None, ""),
-        (-1, "0 s"),
-        (0.4, "0 s"),
-        (59.4, "59 s"),
-        (59.6, "1 min 0 s"),
-        (7500, "2 h 5 min"),
-        (273_600, "3 d 4 h"),
-    ],
-)
-def test_durations(seconds, text):
-    assert duration_text(seconds) == text
 
 
 def test_looks_are_quick_with_many_runs(tmp_path):

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
-from rich.markup import escape
-from rich.table import Table
+from sparsing.study.display.table import Cell, Column, Table
+from sparsing.study.units import count_text, duration_text
 
-from sparsing.study.status.study_status import RunStatus, StudyStatus
-from sparsing.study.units import count_text
+if TYPE_CHECKING:
+    from sparsing.study.status.study_status import RunStatus, StudyStatus
 
-COLORS = {
+COLOURS = {
     "planned": "dim",
     "waiting": "yellow",
     "training": "cyan",
@@ -25,17 +26,27 @@ ORDER = ("failed", "training", "measuring", "waiting", "planned", "stopped", "do
 
 def status_table(status: StudyStatus, max_rows: int | None = None) -> Table:
     """A row for each run; at most `max_rows`, those that matter most, in the order of the plan."""
-    table = Table(title=_title(status), title_justify="left", box=None, caption_justify="left")
-    table.add_column("run", no_wrap=True)
-    table.add_column("state", no_wrap=True)
-    for name in ("tokens", "loss", "tokens/s", "left", "checkpoints", "activation"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("limit, 95 %", no_wrap=True)
-    table.add_column("newest row", justify="right", no_wrap=True)
+    numbers = ("tokens", "loss", "tokens/s", "left", "checkpoints", "activation", "newest row")
+    headings = ("run", "state", *numbers[:-1], "limit, 95 %", numbers[-1])
+    table = Table([Column(each, right=each in numbers) for each in headings], title=_title(status))
     shown = _most_important(status, max_rows)
     for run in shown:
-        table.add_row(*_cells(run))
-    table.caption = _caption(status, len(shown))
+        table.add(*_cells(run))
+    table.notes = _notes(status, len(shown))
+    return table
+
+
+def studies_table(found: list[dict[str, Any]]) -> Table:
+    """A row for each study of a store, or what is wrong with it: `StudyStatus.summary` of each."""
+    columns = [Column("study"), Column("runs", prose=True)]
+    table = Table([*columns, Column("tokens done", right=True), Column("newest row", right=True)])
+    for row in found:
+        if "error" in row:
+            table.add(row["study"], Cell(row["error"], "red"), "", "")
+            continue
+        runs = ", ".join(f"{count} {state}" for state, count in row["states"].items() if count)
+        share = f"{row['tokens'] / row['tokens_planned']:.1%}"
+        table.add(row["study"], runs, share, duration_text(row["age_seconds"]))
     return table
 
 
@@ -71,21 +82,6 @@ def limit_text(run: RunStatus) -> str:
     return f"{_digits(run.limit)} [{low}, {high}]"
 
 
-def duration_text(seconds: float | None) -> str:
-    """`45 s`, `3 min 20 s`, `2 h 5 min`, `3 d 4 h`; empty for None."""
-    if seconds is None:
-        return ""
-    whole = max(0, round(seconds))
-    for large, size, small, part in (
-        ("d", 86_400, "h", 3_600),
-        ("h", 3_600, "min", 60),
-        ("min", 60, "s", 1),
-    ):
-        if whole >= size:
-            return f"{whole // size} {large} {whole % size // part} {small}"
-    return f"{whole} s"
-
-
 def _title(status: StudyStatus) -> str:
     counts = ", ".join(f"{count} {state}" for state, count in status.states.items() if count)
     return f"study {status.study_id}: {counts}"
@@ -99,7 +95,7 @@ def _most_important(status: StudyStatus, max_rows: int | None) -> list[RunStatus
     return [run for run in status.runs if run.run.id in names]
 
 
-def _caption(status: StudyStatus, shown: int) -> str | None:
+def _notes(status: StudyStatus, shown: int) -> list[str]:
     notes = [
         f"{run.run.id}: {run.reason}"
         for run in status.runs
@@ -109,22 +105,22 @@ def _caption(status: StudyStatus, shown: int) -> str | None:
         notes.append(status.lease.problem or unattended_text(status))
     if shown < len(status.runs):
         notes.append(f"and {len(status.runs) - shown} more runs")
-    return escape("\n".join(notes)) or None
+    return notes
 
 
-def _cells(run: RunStatus) -> tuple[str, ...]:
+def _cells(run: RunStatus) -> tuple[str | Cell, ...]:
     attempt = f" ({run.attempt})" if run.attempt > 1 else ""
     ratio = f"{_digits(run.activation_ratio)} {run.stage}" if run.stage else ""
     return (
-        escape(run.run.id),
-        f"[{COLORS.get(run.state, 'default')}]{escape(run.state)}[/]{attempt}",
+        run.run.id,
+        Cell(run.state + attempt, COLOURS.get(run.state)),
         _tokens(run),
         _digits(run.loss),
         count_text(run.tokens_per_second) if run.tokens_per_second else "",
         duration_text(run.eta_seconds),
         f"{run.checkpoints}/{len(run.run.checkpoint_steps)}",
         ratio,
-        escape(limit_text(run)),
+        limit_text(run),
         duration_text(run.age_seconds),
     )
 

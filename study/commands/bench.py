@@ -1,0 +1,64 @@
+"""`sparsing bench`: our speed as a ratio to a named baseline."""
+
+from __future__ import annotations
+
+import importlib
+import json
+
+import click
+
+BENCHMARKS = {
+    "train": "sparsing.actors.bench.train",
+    "metric": "sparsing.actors.bench.metric",
+    "interval": "sparsing.actors.bench.interval",
+    "fit": "sparsing.analysis.bench.fit",
+    "serve": "sparsing.analysis.bench.serve",
+    "ffn": "sparsing.actors.bench.ffn",
+    "store": "sparsing.study.bench.store",
+    "decode": "sparsing.actors.bench.decode",
+    "schedule": "sparsing.actors.bench.schedule",
+}
+
+
+@click.command()
+@click.argument("name", type=click.Choice(list(BENCHMARKS)))
+@click.option("--repeats", default=7, show_default=True, type=click.IntRange(1))
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def bench(name: str, repeats: int, as_json: bool) -> None:
+    """Measure NAME against its baselines on this machine.
+
+    \b
+    Examples:
+      sparsing bench train            a training shard against plain PyTorch and transformers
+      sparsing bench metric           CETT-PPL-1% against nested bisection; takes minutes
+      sparsing bench interval         how often intervals of activation ratios hold the truth
+      sparsing bench fit --json
+      sparsing bench serve            the live page, JSON, /metrics and Arrow; takes minutes
+      sparsing bench ffn --repeats 15
+      sparsing bench store            appends against MLflow and TensorBoard, queries; takes minutes
+      sparsing bench decode           tokens per second, sparse against dense and transformers
+      sparsing bench schedule         1,000 runs on 64 simulated nodes; 20 minutes, 16 GB of memory
+    """
+    from dataclasses import asdict
+
+    from sparsing.study.bench.bench import Case, machine
+    from sparsing.study.display.table import show, table
+
+    cases: list[Case] = importlib.import_module(BENCHMARKS[name]).cases(repeats)
+    if as_json:
+        rows = [asdict(case) for case in cases]
+        click.echo(json.dumps({"benchmark": name, "machine": machine(), "cases": rows}))
+        return
+    headings = ("case", "ours", "baseline", "baseline's", "ratio", "spread")
+    numbers = ("ours", "baseline's", "ratio", "spread")
+    shown = table(headings, right=numbers, title=f"bench {name}: {machine()}")
+    for case in cases:
+        shown.add(
+            case.case,
+            f"{case.value:.4g} {case.unit}",
+            case.baseline,
+            f"{case.baseline_value:.4g} {case.unit}",
+            f"{case.ratio:.3f}x",
+            f"{case.spread:.0%}",
+        )
+    show(shown)

@@ -1,0 +1,1 @@
+"""How results look: tables for terminals, pipes and notebooks; a study's status as it changes."""
