@@ -197,6 +197,11 @@ def test_watch_says_by_its_exit_code_that_runs_failed(store):
     assert getattr(shown.exception, "exit_code", None) == 4
 
 
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
 def test_the_live_view_ends_with_the_newest_state(store):
     calls = 0
 
@@ -207,7 +212,7 @@ def test_the_live_view_ends_with_the_newest_state(store):
             end(store)
         return calls >= 3
 
-    output = io.StringIO()
+    output = Terminal()
     started = time.monotonic()
     live_view(store, over, file=output, interval_seconds=30)
     assert time.monotonic() - started < 15  # it does not sleep on when all is over
