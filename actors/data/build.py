@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from sparsing.actors.data import sources
 from sparsing.actors.data.duplicates import DuplicateSearch
 from sparsing.actors.data.passages import Passage, limited, passages, stretches
 from sparsing.actors.data.prepared import HALVES
+from sparsing.actors.data.sources.reading import documents
 from sparsing.actors.data.tokenizers import Tokenizer, dtype_of, make_tokenizer
 from sparsing.actors.data.validation import Draw, Halves, draw, halves, shortage, tokens_per_half
 from sparsing.study.definition.data import Data, Source
@@ -57,7 +57,7 @@ class Domain:
 
     def documents(self) -> Iterator[list[Passage]]:
         """The passages of every document, read anew."""
-        texts = limited(sources.documents(self.source), self.data.max_bytes)
+        texts = limited(documents(self.source), self.data.max_bytes)
         return passages(texts, self.passage_characters)
 
     def draw(self) -> None:

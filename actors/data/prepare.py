@@ -1,9 +1,9 @@
 """From a definition's sources to a prepared folder, made once and then found by its content hash.
 
-The hash covers the definition's data part and, for every source, names, sizes and modification
-times of its files (a Hugging Face data set: its library's fingerprint); so a changed corpus is
-another data set. The folder appears whole, by renaming: a preparation that is interrupted, or runs
-twice at once, leaves no half of it.
+The hash covers the definition's data part and, for every source, names, sizes and content of its
+files (a Hugging Face data set: its library's fingerprint); so a changed corpus is another data set,
+and a moved or touched one is not. The folder appears whole, by renaming: a preparation that is
+interrupted, or runs twice at once, leaves no half of it.
 """
 
 from __future__ import annotations
@@ -14,10 +14,13 @@ import os
 from pathlib import Path
 from typing import Any
 
-from sparsing.actors.data import sources, tokenizers
+from sparsing.actors.data import tokenizers
 from sparsing.actors.data.build import Domain, Progress, build
 from sparsing.actors.data.folders import appearing
+from sparsing.actors.data.passages import limited
 from sparsing.actors.data.prepared import FORMAT, HALVES, PreparedData, open_prepared
+from sparsing.actors.data.sources.identity import Identity, digest_of, identities
+from sparsing.actors.data.sources.reading import documents
 from sparsing.actors.data.validation import tokens_per_half
 from sparsing.study.definition.data import Data, Source
 from sparsing.study.definition.model import Study
@@ -25,41 +28,68 @@ from sparsing.study.errors import DefinitionError
 
 __all__ = ["PreparedData", "content_hash", "open_prepared", "precheck", "prepare"]
 
+Identities = dict[str, list[Identity]]
+"""What identifies the files of each domain's source."""
 
-def prepare(study: Study, root: Path, progress: Progress | None = None) -> PreparedData:
-    """The study's data under `root`, made now if it is not there.
 
-    `progress` is called with a line for people at each part. Raises DefinitionError for what is
-    wrong with a source, or too little text for the validation set.
+def prepare(
+    study: Study, root: Path, progress: Progress | None = None, *, known: Identities | None = None
+) -> PreparedData:
+    """The study's data under `root`, made now if they are not there.
+
+    `progress` is called with a line for people at each part. `known` is what identifies the
+    sources, where that was found out just now. Raises DefinitionError for what is wrong with a
+    source, or too little text for the validation set.
     """
+    say = progress or (lambda line: None)
     precheck(study.data)
     root = Path(root)
-    folder = root / content_hash(study.data)
-    if not folder.exists():
-        with appearing(folder) as made:
-            tokenizer, domains = build(
-                study.data, made, root / "tokenizers", progress or (lambda line: None)
-            )
+    found = known or identify(study.data)
+    folder = root / content_hash(study.data, found)
+    with appearing(folder, say) as made:
+        if made:
+            tokenizer, domains = build(study.data, made, root / "tokenizers", say)
             tokenizers.save(tokenizer, made / "tokenizer.json")
-            _write_metadata(study.data, tokenizer, domains, made)
+            _write_metadata(study.data, tokenizer, domains, found, made)
     return open_prepared(folder)
 
 
-def content_hash(data: Data) -> str:
-    """What a prepared folder is called: a hash of the definition's data and its sources."""
+def identify(data: Data) -> Identities:
+    """What identifies each domain's source; DefinitionError with all that cannot be read."""
+    problems: list[str] = []
+    found: Identities = {}
+    for domain, source in sorted(data.domains.items()):
+        try:
+            found[domain] = identities(source)
+        except DefinitionError as error:
+            problems.append(f"data.domains.{domain}: {error}")
+    if problems:
+        raise DefinitionError("\n".join(problems))
+    return found
+
+
+def content_hash(data: Data, found: Identities | None = None) -> str:
+    """What a prepared folder is called: a hash of the definition's data and its sources' content.
+
+    Where a source lies is no part of it.
+    """
+    definition = data.model_dump(mode="json")
+    for source in definition["domains"].values():
+        del source["path"]
+    found = found or identify(data)
     content = {
         "format": FORMAT,
-        "data": data.model_dump(mode="json"),
-        "sources": {d: sources.fingerprint(s) for d, s in sorted(data.domains.items())},
+        "data": definition,
+        "sources": {domain: digest_of(each) for domain, each in sorted(found.items())},
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def precheck(data: Data) -> None:
-    """What can be said at once, without reading more than the first document of each source.
+    """What can be said at once, having read only as much text as validation needs.
 
     Raises DefinitionError with all that is wrong, a line for each: sources that are missing or
-    unreadable, files too small for the validation set.
+    unreadable, or too small for the validation set.
     """
     problems, needed = [], 2 * tokens_per_half(data)
     for domain, source in sorted(data.domains.items()):
@@ -72,17 +102,23 @@ def precheck(data: Data) -> None:
 
 
 def _precheck_source(source: Source, max_bytes: int | None, needed: int) -> None:
-    next(iter(sources.documents(source)))
-    size = sources.size_bytes(source)
-    if size is not None and (size := min(size, max_bytes or size)) < needed:
-        raise DefinitionError(
-            f"{size} bytes of text cannot give {needed} validation tokens; lower "
-            "data.validation.tokens, or give more text"
-        )
+    size = 0
+    for text in limited(documents(source), max_bytes):
+        size += len(text.encode())
+        if size >= needed:
+            return
+    raise DefinitionError(
+        f"{size} bytes of text cannot give {needed} validation tokens; lower "
+        "data.validation.tokens, or give more text"
+    )
 
 
 def _write_metadata(
-    data: Data, tokenizer: tokenizers.Tokenizer, domains: list[Domain], folder: Path
+    data: Data,
+    tokenizer: tokenizers.Tokenizer,
+    domains: list[Domain],
+    found: Identities,
+    folder: Path,
 ) -> None:
     """Write metadata.json, with size and SHA-256 of all other files, and flush all to disk."""
     metadata = {
@@ -92,7 +128,7 @@ def _write_metadata(
         "tokenizer_fingerprint": tokenizer.fingerprint,
         "sequence_tokens": data.sequence_tokens,
         "definition": data.model_dump(mode="json"),
-        "domains": {domain.name: _domain_metadata(domain) for domain in domains},
+        "domains": {d.name: _domain_metadata(d, found[d.name]) for d in domains},
         "files": {p.relative_to(folder).as_posix(): _file_metadata(p) for p in _files(folder)},
     }
     path = folder / "metadata.json"
@@ -100,7 +136,7 @@ def _write_metadata(
     _file_metadata(path)
 
 
-def _domain_metadata(domain: Domain) -> dict[str, Any]:
+def _domain_metadata(domain: Domain, found: list[Identity]) -> dict[str, Any]:
     total = sum(source.weight for source in domain.data.domains.values())
     return {
         "weight": domain.source.weight / total,
@@ -111,6 +147,8 @@ def _domain_metadata(domain: Domain) -> dict[str, Any]:
         "validation_passages": domain.found.passages,
         "exact_duplicates_dropped": domain.found.exact_duplicates,
         "near_duplicates_dropped": domain.found.near_duplicates,
+        "source": digest_of(found),
+        "source_files": len(found),
     }
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from sparsing.actors.data.prepare import prepare
+from sparsing.actors.data.study_data import data_of_study
 from sparsing.actors.orchestration.controller import Controller
 from sparsing.actors.orchestration.gang import last_line, worker_environment
 from sparsing.actors.orchestration.remote_class import remote_class
@@ -112,7 +112,7 @@ class Conductor:
 
     def _conduct(self, lease: Lease) -> Outcome:
         say = self._journal.say
-        data = prepare(self._store.study, self._store.path.parent / "data", say)
+        data = data_of_study(self._store, say)
         controller = Controller(self._store, str(data.path), lease)
         laws = start_law_service(self._store, self._metrics_port)
         url: Any = laws.url.remote()

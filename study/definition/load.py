@@ -71,7 +71,10 @@ def _with_absolute_paths(study: Study, folder: Path) -> Study:
         else source.model_copy(update={"path": _absolute(source.path, folder)})
         for name, source in study.data.domains.items()
     }
-    data: Data = study.data.model_copy(update={"domains": domains})
+    tokenizer = study.data.tokenizer
+    if tokenizer.path is not None:
+        tokenizer = tokenizer.model_copy(update={"path": _absolute(tokenizer.path, folder)})
+    data: Data = study.data.model_copy(update={"domains": domains, "tokenizer": tokenizer})
     return study.model_copy(update={"data": data})
 
 

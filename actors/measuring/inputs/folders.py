@@ -11,16 +11,15 @@ import numpy as np
 import torch
 
 from sparsing.actors.data import tokenizers
-from sparsing.actors.data.prepare import content_hash, open_prepared
 from sparsing.actors.data.prepared import PreparedData
+from sparsing.actors.data.study_data import prepared_of
 from sparsing.actors.measuring.inputs.text import Documents
 from sparsing.actors.measuring.measurer import subject_of
 from sparsing.actors.measuring.model import Subject
 from sparsing.actors.models.hugging_face import is_foreign, load_foreign
 from sparsing.actors.models.hugging_face_files import CONFIG, TOKENIZER
 from sparsing.actors.training.checkpoints import read_checkpoint
-from sparsing.study.definition.data import Data
-from sparsing.study.errors import DefinitionError, NotFoundError, SparsingError
+from sparsing.study.errors import NotFoundError, SparsingError
 from sparsing.study.store.checkpoint_folders import MARKER
 from sparsing.study.store.study_store import DEFINITION, StudyStore
 
@@ -143,34 +142,3 @@ def _study_folder(folder: Path) -> Path | None:
         if len(path.parents) > 2 and (path.parents[2] / DEFINITION).is_file():
             return path.parents[2]
     return None
-
-
-def prepared_of(store: StudyStore) -> PreparedData:
-    """The prepared data of a study, which need not have its sources any more.
-
-    Raises:
-        NotFoundError: it is not beside the store's studies.
-        DefinitionError: there are several, and the study's sources, as they are now, made none.
-    """
-    root, data = store.path.parent / "data", store.study.data
-    found = [
-        each
-        for path in sorted(root.glob("*/metadata.json"))
-        if _defined_by(each := open_prepared(path.parent), data)
-    ]
-    if len(found) > 1:
-        found = [each for each in found if each.path.name == content_hash(data)]
-        if not found:
-            raise DefinitionError(
-                f"{root} holds several data sets of study {store.study_id}, made of sources that "
-                "have changed since; remove those it was not trained on"
-            )
-    if not found:
-        raise NotFoundError(
-            f"{root} holds no data of study {store.study_id}; `sparsing run` makes it again"
-        )
-    return found[0]
-
-
-def _defined_by(prepared: PreparedData, data: Data) -> bool:
-    return prepared.metadata["definition"] == data.model_dump(mode="json")

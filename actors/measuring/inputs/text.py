@@ -13,8 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from sparsing.actors.data import sources
 from sparsing.actors.data.prepared import HALVES, PreparedData
+from sparsing.actors.data.sources.files import SUFFIXES
+from sparsing.actors.data.sources.reading import documents as source_documents
 from sparsing.actors.measuring.tokens import Sequences, of_half, of_stream
 from sparsing.study.definition.data import Source
 from sparsing.study.errors import DefinitionError
@@ -112,7 +113,7 @@ def _stream(
 ) -> np.ndarray:
     """Token ids of a source's documents, one after the other, int64."""
     texts, left = [], MOST_BYTES
-    for text in sources.documents(source):
+    for text in source_documents(source):
         texts.append(text.encode()[:left].decode(errors="ignore"))
         left -= len(texts[-1].encode())
         if len(texts[-1]) < len(text):
@@ -123,7 +124,7 @@ def _stream(
 
 
 def _source(path: Path, field: str) -> Source:
-    for kind, suffixes in sources.SUFFIXES.items():
+    for kind, suffixes in SUFFIXES.items():
         if path.name.endswith(suffixes):
             return Source(kind=kind, path=str(path), field=field)  # type: ignore[arg-type]
     return Source(kind="text", path=str(path))

@@ -1,0 +1,1 @@
+"""Where text comes from: files of a source, what identifies them, their documents."""

@@ -1,0 +1,93 @@
+"""What identifies a source: names, sizes and content of its files; never their times.
+
+Small files are hashed whole. Of large ones a sample is: evenly spaced blocks, the first and the
+last among them; what was read for tokens is hashed whole, part by part, when it is read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+from sparsing.actors.data.sources.columns import dataset
+from sparsing.actors.data.sources.files import Files, SourceFile, files_of
+from sparsing.actors.data.sources.wording import unreadable
+from sparsing.study.definition.data import Source
+
+WHOLE_BYTES = 16 * 2**20
+"""Files up to this size are hashed whole."""
+BLOCKS = 64
+BLOCK_BYTES = 64 * 2**10
+AT_ONCE = 8
+"""Files read at the same time."""
+DIGEST_BYTES = 16
+
+
+class Identity(NamedTuple):
+    """A file as a study remembers it."""
+
+    name: str
+    size: int
+    digest: str
+    """Of its content: 128 bits of BLAKE2b, in hexadecimal digits."""
+
+
+def identities(source: Source, files: Files | None = None) -> list[Identity]:
+    """What identifies each file of a source, in order.
+
+    A Hugging Face data set is one entry, with the fingerprint that its library keeps. Raises
+    DefinitionError as `documents` does.
+    """
+    if source.kind == "huggingface":
+        return [Identity(str(source.name), len(dataset(source)), dataset(source)._fingerprint)]
+    files = files or files_of(source)
+
+    def digest(file: SourceFile) -> str:
+        try:
+            return _digest(files, file)
+        except OSError as error:
+            raise unreadable(source, files.place(file), error, "make it readable") from error
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        digests = pool.map(digest, files.files)
+        return [
+            Identity(file.name, file.size, each)
+            for file, each in zip(files.files, digests, strict=True)
+        ]
+
+
+def digest_of(found: list[Identity]) -> str:
+    """One digest for all files of a source."""
+    total = hashlib.blake2b(digest_size=DIGEST_BYTES)
+    for each in found:
+        total.update(
+            f"{each.name}\0{each.size}\0{each.digest}\n".encode("utf-8", "surrogateescape")
+        )
+    return total.hexdigest()
+
+
+def _digest(files: Files, file: SourceFile) -> str:
+    result = hashlib.blake2b(digest_size=DIGEST_BYTES)
+    with files.open(file) as opened:
+        for start, length in _blocks(file.size):
+            opened.seek(start)
+            result.update(opened.read(length))
+    return result.hexdigest()
+
+
+def _blocks(size: int) -> Iterator[tuple[int, int]]:
+    if size <= WHOLE_BYTES:
+        yield 0, size
+        return
+    for number in range(BLOCKS):
+        yield number * (size - BLOCK_BYTES) // (BLOCKS - 1), BLOCK_BYTES
+
+
+def text_key(source: Source) -> dict[str, Any]:
+    """What of a source's definition decides which documents it has, besides its files."""
+    return source.model_dump(mode="json", include={"kind", "field", "config", "split"}) | {
+        "filter": source.filter.model_dump(mode="json") if source.filter else None,
+        "max_broken_share": source.max_broken_share,
+    }
