@@ -44,12 +44,16 @@ def status(
         return
     from sparsing.study.display.status import status_table
     from sparsing.study.display.table import show
+    from sparsing.study.plan.runs import plan_runs
     from sparsing.study.status.study_status import StatusReader
     from sparsing.study.store.study_store import StudyStore
+    from sparsing.study.store.training_data import data_document
 
-    now = StatusReader(StudyStore.open(root, study)).read_certain()
+    opened = StudyStore.open(root, study)
+    now = StatusReader(opened).read_certain()
     if as_json:
-        click.echo(json.dumps(now.as_json(), indent=2))
+        data = data_document(opened.place, plan_runs(opened.study))
+        click.echo(json.dumps(now.as_json() | {"data": data}, indent=2))
     else:
         show(status_table(now))
 

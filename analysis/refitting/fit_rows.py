@@ -28,6 +28,8 @@ class Job:
     dropped: int
     """Points of the warm-up and the decay."""
     code_version: str
+    repeat: tuple[float, str] | None = None
+    """Training tokens at which the first domain's text begins again, and which it is."""
 
 
 Outcome = dict[str, Any] | Exception
@@ -86,9 +88,23 @@ def fit_row(job: Job) -> dict[str, Any]:
         "rows_activation_ratio": curve.activation_ratio,
         "rows_weight": weights,
         "settings": dumps(fit.settings | {"code_version": job.code_version}),
-        "warnings": dumps(fit.warnings),
+        "warnings": dumps([*fit.warnings, *_repeated(job)]),
         "fit_seconds": fit.fit_seconds,
     }
+
+
+def _repeated(job: Job) -> list[str]:
+    """Which points were measured after more than one epoch over a domain's text."""
+    if job.repeat is None:
+        return []
+    tokens, domain = job.repeat
+    beyond = [at for at in job.curve.tokens if at > tokens]
+    if not beyond:
+        return []
+    return [
+        f"{len(beyond)} of {len(job.curve.tokens)} points, from {beyond[0]:,} tokens on, are "
+        f"beyond one epoch over {domain} ({tokens:,.0f} tokens): repeated text bends the law"
+    ]
 
 
 def fit_again(row: Mapping[str, Any]) -> Fit:

@@ -23,6 +23,7 @@ from sparsing.study.plan.runs import Run, plan_runs
 from sparsing.study.store.format.partition import State
 from sparsing.study.store.io.durable import stream_lock
 from sparsing.study.store.study_store import StudyStore
+from sparsing.study.store.training_data import read_record
 
 LAW_OF_ACTIVATION = {"relu": "relu", "relu2": "relu", "silu": "silu", "gelu": "silu"}
 """The paper's form for each activation: gates that are exactly zero fall, the others rise."""
@@ -176,9 +177,15 @@ class Refitter:
         if len(curve.tokens) < 2:
             return []
         wanted = laws_of(self._store.study, run)
-        dropped = len(whole.tokens) - len(curve.tokens)
+        record = read_record(self._store.place)
         return [
-            Job(curve=curve, law=law, dropped=dropped, code_version=self._code_version)
+            Job(
+                curve=curve,
+                law=law,
+                dropped=len(whole.tokens) - len(curve.tokens),
+                code_version=self._code_version,
+                repeat=record.first_repeat_tokens() if record else None,
+            )
             for law in wanted
             if self._fitted.get((run.id, law)) != key(curve)
         ]

@@ -124,6 +124,7 @@ def _sections(data: StudyData) -> Iterator[Section]:
         tables.measurements_table(data),
     )
     yield from _axes(data)
+    yield Section("data", "Data", tables.DATA_ABOUT, [], tables.data_table(data))
     yield Section("runs", "Runs", "", [], tables.runs_table(data))
     yield Section("versions", "Versions and machine", "", [], tables.versions_table(data))
 

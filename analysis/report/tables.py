@@ -15,6 +15,7 @@ import psutil
 from sparsing.analysis.fitting.comparison import undecided
 from sparsing.analysis.report.data import FittedLaw, ReportedRun, StudyData
 from sparsing.study.status.run_history import changes_of_state
+from sparsing.study.store.training_data import read_record
 from sparsing.study.units import bytes_text, count_text
 from sparsing.study.version import code_version
 
@@ -53,6 +54,34 @@ def runs_table(data: StudyData) -> ReportTable:
         for run in data.runs
     ]
     return ReportTable(heads, rows, "The study has no runs.")
+
+
+DATA_ABOUT = (
+    "What the study trains on, recorded at its first step. Epochs are how often a run sees a "
+    "domain's text, over all runs; above one, repeated text bends the laws."
+)
+
+
+def data_table(data: StudyData) -> ReportTable:
+    """Each domain with its tokens and epochs, the tokenizer, and the digests of sources."""
+    heads = ("domain", "share", "documents", "training tokens", "epochs", "source", "tokenizer")
+    record, runs = read_record(data.store.place), [run.run for run in data.runs]
+    rows = []
+    for name, domain in record.domains.items() if record else ():
+        epochs = [record.epochs(run.tokens)[name] for run in runs] if record else []
+        fewest, most = f"{min(epochs):.2f}", f"{max(epochs):.2f}"
+        rows.append(
+            (
+                name,
+                percent(domain.weight),
+                f"{domain.documents:,}",
+                count_text(domain.train_tokens),
+                fewest if fewest == most else f"{fewest}–{most}",
+                f"{domain.files} files, {domain.source[:12]}" if domain.source else "not recorded",
+                record.tokenizer_fingerprint[:12] if record else "–",
+            )
+        )
+    return ReportTable(heads, rows, "Nothing is recorded yet.")
 
 
 def fits_table(data: StudyData) -> ReportTable:

@@ -189,7 +189,7 @@ def file_problem(file: Path, about: dict[str, Any]) -> str | None:
 def epoch_warnings(record: TrainingData, runs: list[Run]) -> list[str]:
     """A sentence for each domain whose text some run sees more than once."""
     warnings = []
-    for domain in record.domains:
+    for domain in record.domains if runs else ():
         seen = {run.id: record.epochs(run.tokens)[domain] for run in runs}
         worst = max(seen, key=seen.__getitem__)
         if seen[worst] > 1:
@@ -199,3 +199,12 @@ def epoch_warnings(record: TrainingData, runs: list[Run]) -> list[str]:
                 "runs more than once): repeated text bends the laws; give more text"
             )
     return warnings
+
+
+def data_document(study: Place, runs: list[Run]) -> dict[str, Any] | None:
+    """The record as plain values, with each run's epochs by domain and warnings; None without."""
+    record = read_record(study)
+    if record is None:
+        return None
+    epochs = {run.id: record.epochs(run.tokens) for run in runs}
+    return record.as_json() | {"epochs": epochs, "warnings": epoch_warnings(record, runs)}

@@ -72,12 +72,12 @@ def lines(
         # Where a line ends right before `start`, one begins there: so look one byte back.
         at = start - 1
         content.seek(at)
-    rest = b""
+    rest, mark = b"", 0
     while chunk := _read(content):
         if at == 0 and not rest:
             _refuse_utf16(chunk)
             if chunk.startswith(BOM):
-                chunk, at = chunk[len(BOM) :], len(BOM)
+                chunk, mark = chunk[len(BOM) :], len(BOM)
         pieces = (rest + chunk).split(b"\n") if b"\n" in chunk else None
         if pieces is None:
             rest = rest + chunk if not skipping else b""
@@ -93,7 +93,7 @@ def lines(
                 if end is not None and at >= end:
                     return
                 yield at, piece
-            at += len(piece) + 1
+            at, mark = at + mark + len(piece) + 1, 0
     if rest and not skipping and (end is None or at < end):
         yield at, rest
 

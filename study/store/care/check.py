@@ -19,8 +19,9 @@ from sparsing.study.store.objects.check import check_objects
 from sparsing.study.store.scan import again_when_vanished
 from sparsing.study.store.study_store import StudyStore
 from sparsing.study.store.tables import TABLES
+from sparsing.study.store.training_data import check_data
 
-DAMAGE = ("digest", "footer", "log", "torn", "missing", "superseded", "duplicate")
+DAMAGE = ("digest", "footer", "log", "torn", "missing", "superseded", "duplicate", "data")
 """Kinds of findings that break a promise; the others are notes."""
 LOCK_SECONDS = 5.0
 DAY_SECONDS = 86400.0
@@ -83,6 +84,7 @@ def check_store(store: StudyStore) -> Report:
             partition.add_to(report.sizes[table])
     if isinstance(store.place, Path):
         report.findings += _beside(store.place)
+        report.findings += [Finding(*each[:1], "data", each[1]) for each in check_data(store.place)]
     report.findings.sort()
     return report
 

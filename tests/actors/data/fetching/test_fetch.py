@@ -18,7 +18,7 @@ from sparsing.actors.commands.data import data as data_command
 from sparsing.actors.data.fetching import extract
 from sparsing.actors.data.fetching.corpora import CORPORA, Corpus, Package, corpora_folder
 from sparsing.actors.data.fetching.fetch import about, fetch
-from sparsing.actors.data.sources import documents
+from sparsing.actors.data.sources.reading import documents
 from sparsing.study.definition.data import Source
 from sparsing.study.errors import DefinitionError, NotFoundError, SparsingError
 
@@ -71,7 +71,7 @@ def test_finished_downloads_are_used_and_documents_are_found_by_a_source(folder)
     assert said["packages"][0]["licence"] == "MIT"
     assert said == about(corpus) == fetch(corpus, lines.append)
     assert not (folder / ".downloads" / "prose").exists()
-    assert sorted(path.name for path in folder.iterdir()) == [".downloads", "prose"]
+    assert sorted(path.name for path in folder.iterdir()) == [".downloads", ".locks", "prose"]
 
 
 def test_another_file_than_expected_is_refused(folder):

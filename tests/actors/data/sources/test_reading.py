@@ -12,8 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sparsing.actors.data.sources import documents, fingerprint
-from sparsing.study.definition.data import Source
+from sparsing.actors.data.sources.identity import digest_of, identities
+from sparsing.actors.data.sources.reading import documents
+from sparsing.study.definition.data import Filter, Source
 from sparsing.study.errors import DefinitionError
 
 
@@ -25,7 +26,7 @@ def test_standard_library_is_sources_only_and_always_the_same():
     first = list(documents(source("python-stdlib")))
     assert len(first) > 300
     assert first == list(documents(source("python-stdlib")))
-    names = [name for name, _, _ in fingerprint(source("python-stdlib"))]
+    names = [name for name, _, _ in identities(source("python-stdlib"))]
     assert len(names) == len(set(names))
     assert "argparse.py" in names
     assert not [n for n in names if {"test", "tests", "site-packages"} & set(Path(n).parts)]
@@ -59,7 +60,7 @@ def test_huggingface_reads_a_local_data_set(tmp_path):
     (tmp_path / "train.jsonl").write_text('{"text": "x"}\n{"text": "y"}\n')
     there = Source(kind="huggingface", name=str(tmp_path))
     assert list(documents(there)) == ["x", "y"]
-    assert fingerprint(there) == fingerprint(there)
+    assert identities(there) == identities(there)
     with pytest.raises(DefinitionError, match="no 'body', only \\['text'\\]"):
         list(documents(Source(kind="huggingface", name=str(tmp_path), field="body")))
     with pytest.raises(DefinitionError, match="cannot load it"):
@@ -116,10 +117,80 @@ def test_corpus_that_was_not_fetched_says_how_to(tmp_path, monkeypatch):
         list(documents(source("fetched", name="prose")))
 
 
-def test_fingerprint_changes_with_the_content(tmp_path):
+def test_a_source_is_identified_by_names_and_content_never_by_times(tmp_path):
     path = broken(tmp_path, "a.txt", b"one")
-    before = fingerprint(source("text", tmp_path))
-    assert before == fingerprint(source("text", tmp_path))
+
+    def identity() -> str:
+        return digest_of(identities(source("text", tmp_path)))
+
+    before = identity()
+    os.utime(path, ns=(1, 1))
+    assert identity() == before
     path.write_bytes(b"two")
     os.utime(path, ns=(1, 1))
-    assert fingerprint(source("text", tmp_path)) != before
+    assert identity() != before
+    path.write_bytes(b"one")
+    assert identity() == before
+    path.rename(tmp_path / "b.txt")
+    assert identity() != before
+
+
+def test_the_sample_of_a_large_file_holds_its_ends(tmp_path, monkeypatch):
+    monkeypatch.setattr("sparsing.actors.data.sources.identity.WHOLE_BYTES", 2**22)
+    path = tmp_path / "a.txt"
+    found = set()
+    for changed in (None, 0, 6 * 2**20 - 1):
+        content = bytearray(6 * 2**20)
+        if changed is not None:
+            content[changed] = 1
+        path.write_bytes(content)
+        found.add(digest_of(identities(source("text", path))))
+    assert len(found) == 3
+
+
+def test_jsonl_with_a_byte_order_mark(tmp_path):
+    path = broken(tmp_path, "a.jsonl", b'\xef\xbb\xbf{"text": "x"}\n{"text": "y"}\n')
+    assert list(documents(source("jsonl", path))) == ["x", "y"]
+
+
+def test_fields_inside_others_and_a_filter(tmp_path):
+    rows = [
+        {"meta": {"text": text, "score": score}, "language": language}
+        for text, score, language in [("a", 1.0, "en"), ("b", 3.5, "en"), ("c", 4.0, "de")]
+    ]
+    (tmp_path / "1.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    table = pa.Table.from_pylist(rows)
+    pq.write_table(table, tmp_path / "1.parquet")
+    with (
+        pa.OSFile(str(tmp_path / "1.arrow"), "wb") as file,
+        pa.ipc.new_file(file, table.schema) as writer,
+    ):
+        writer.write_table(table)
+    for kind in ("jsonl", "parquet", "arrow"):
+        inside = Source(kind=kind, path=str(tmp_path), field="meta.text")
+        assert list(documents(inside)) == ["a", "b", "c"]
+        english = inside.model_copy(update={"filter": Filter(field="language", values=("en",))})
+        assert list(documents(english)) == ["a", "b"]
+        good = inside.model_copy(update={"filter": Filter(field="meta.score", minimum=3.0)})
+        assert list(documents(good)) == ["b", "c"]
+
+
+def test_broken_lines_are_left_out_up_to_a_share(tmp_path):
+    rows = ['{"text": "x"}'] * 97 + ["{", '{"no": 1}', "[]"]
+    path = broken(tmp_path, "a.jsonl", "\n".join(rows).encode())
+    some = Source(kind="jsonl", path=str(path), max_broken_share=0.03)
+    assert len(list(documents(some))) == 97
+    with pytest.raises(DefinitionError, match="3 of 100 rows") as caught:
+        list(documents(some.model_copy(update={"max_broken_share": 0.02})))
+    assert "a.jsonl:98" in str(caught.value)
+
+
+def test_a_broken_file_is_left_out_up_to_a_share(tmp_path):
+    for number in range(4):
+        broken(tmp_path, f"{number}.jsonl", b'{"text": "x"}\n')
+    broken(tmp_path, "4.jsonl.gz", gzip.compress(b'{"text": "x"}\n' * 999)[:40])
+    with pytest.raises(DefinitionError, match=r"4\.jsonl\.gz"):
+        list(documents(source("jsonl", tmp_path)))
+    assert len(list(documents(Source(kind="jsonl", path=str(tmp_path), max_broken_share=0.2)))) >= 4
+    with pytest.raises(DefinitionError, match="1 of 5 files"):
+        list(documents(Source(kind="jsonl", path=str(tmp_path), max_broken_share=0.1)))
