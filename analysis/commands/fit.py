@@ -28,14 +28,23 @@ from sparsing.analysis.fitting.names import CURVE_LAW_NAMES, LOSSES
 @click.option(
     "--unit",
     type=click.Choice(["1", "K", "M", "B", "T"]),
-    default="1",
-    show_default=True,
-    help="Unit of the token counts in the files.",
+    help="Unit of the token counts in the files [from the column's name, else 1].",
 )
 @click.option("--loss", type=click.Choice(LOSSES), default="least_squares", show_default=True)
 @click.option("--level", default=0.95, show_default=True, help="Level of the intervals.")
-@click.option("--tokens-column", help="Column of the token counts [guessed, and said].")
-@click.option("--ratio-column", help="Column of the activation ratios [guessed, and said].")
+@click.option("--tokens-column", help="Column of the token counts [by its name, and said].")
+@click.option("--ratio-column", help="Column of the activation ratios [by its name, and said].")
+@click.option(
+    "--by",
+    multiple=True,
+    help="Column that tells the series of a file apart, one fit each; may be given again "
+    "[by name and values, and said].",
+)
+@click.option(
+    "--repeats",
+    type=click.Choice(["newest", "mean"]),
+    help="What counts where a token count comes again [the newest after a resume, else the mean].",
+)
 @click.option("--error-column", help="Column of standard errors, to weight by.")
 @click.option(
     "--bootstrap", "refits", type=click.IntRange(min=10), help="Also bootstrap so many refits."
@@ -49,17 +58,19 @@ from sparsing.analysis.fitting.names import CURVE_LAW_NAMES, LOSSES
 )
 @click.option("--against", help="Coefficients to compare with, as 'alpha=0.995,c=0.562,A0=0.383'.")
 @click.option("--plot", type=click.Path(dir_okay=False), help="Draw curve, law and band: a PNG.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document; an array of many files.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document; an array of many curves.")
 def fit(
     curves: tuple[str, ...],
     law: str,
     drop: int | None,
     fit_fraction: float | None,
-    unit: str,
+    unit: str | None,
     loss: Any,
     level: float,
     tokens_column: str | None,
     ratio_column: str | None,
+    by: tuple[str, ...],
+    repeats: Any,
     error_column: str | None,
     refits: int | None,
     block: int,
@@ -67,29 +78,39 @@ def fit(
     plot: str | None,
     as_json: bool,
 ) -> None:
-    """Fit the laws of activation sparsity to each CURVE (csv, json, parquet).
+    """Fit the laws of activation sparsity to each CURVE (csv, json, parquet, arrow).
 
-    A curve is a column of training tokens and one of activation ratios. Tokens are plain
-    everywhere but in the law, which speaks of billions. Intervals are profile likelihood's;
-    what the points do not identify is said to be so.
+    A curve is a column of training tokens and one of activation ratios; what was read is said
+    first. Several series in a file get one fit each. Tokens are plain everywhere but in the law,
+    which speaks of billions. Intervals are profile likelihood's; what the points do not identify
+    is said to be so.
 
     \b
     Example:
       sparsing fit curve.csv
       sparsing fit runs/*.json --fit-fraction 0.7 --plot fits.png
       sparsing fit curve.parquet --law relu --drop 6 --json
+      sparsing fit runs.csv --by run --unit B
       sparsing fit 0.8b_silu.json --against alpha=0.995,c=0.562,A0=0.383
     """
-    from sparsing.analysis.curves.files import read_curve
+    from sparsing.analysis.curves.files import read_curves
     from sparsing.analysis.curves.fit_files import fit_document, fit_file, fit_text
 
-    columns = {
-        "tokens_column": tokens_column,
-        "ratio_column": ratio_column,
-        "error_column": error_column,
-        "unit": unit,
-    }
-    read = [read_curve(path, **columns) for path in curves]  # type: ignore[arg-type]
+    read = [
+        curve
+        for path in curves
+        for curve in read_curves(
+            path,
+            tokens_column=tokens_column,
+            ratio_column=ratio_column,
+            error_column=error_column,
+            unit=unit,
+            by=by,
+            repeats=repeats,
+        )
+    ]
+    if not as_json:
+        click.echo("\n".join(str(curve.source) for curve in read) + "\n")
     fits = [
         fit_file(
             curve,

@@ -1,145 +1,321 @@
-"""Curves from anyone's files: CSV, JSON and Parquet, columns by name or guessed and said."""
+"""Curves from anyone's files: `read_curves` gives one per series, and says what it read."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
-from pathlib import Path
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import numpy as np
 import polars as pl
-import pyarrow as pa
 
+from sparsing.analysis.curves.cells import Mark
+from sparsing.analysis.curves.columns import Chooser, Column
+from sparsing.analysis.curves.errors import CurveFileError, UnclearError
+from sparsing.analysis.curves.names import ColumnName
+from sparsing.analysis.curves.series import (
+    Repeats,
+    Series,
+    groups,
+    keys_of,
+    separating,
+    without_repeats,
+)
+from sparsing.analysis.curves.tables import read_table
+from sparsing.analysis.curves.text import TextTable
+from sparsing.analysis.curves.units import as_ratio, check_size, unit_of
 from sparsing.analysis.laws.sparsity import Floats
 from sparsing.study.definition.values import COUNT_UNITS
-from sparsing.study.errors import DefinitionError, NotFoundError
 
-TOKEN_NAMES = ("tokens", "token_passed", "training_tokens", "tokens_seen", "d")
-RATIO_NAMES = ("activation_ratio", "activation", "ratio", "sparsity_ratio", "sparsity", "a")
-TOKEN_STEMS, RATIO_STEMS = ("token",), ("activ", "act", "ratio", "spars")
-SUFFIXES = ".csv, .tsv, .json, .jsonl, .parquet, .arrow"
+RUN_METRIC = re.compile(r"^(.+) - (.+?)$")
+"""W&B writes one column per run: `run - metric`."""
+BAND = re.compile(r"__(MIN|MAX)$")
+MOST_SERIES = 1000
+ROW = "index of the row"
 
 
 @dataclass(frozen=True, kw_only=True)
-class CurveFile:
-    """A curve as read: plain tokens, ratios, weights if asked for, and what was guessed."""
+class Source:
+    """Where the points of a curve stand in a file, and how they were read."""
+
+    file: str
+    rows: int
+    """Of the series, with a token count and a ratio."""
+    left_out: int
+    """Rows of the file without a token count or a ratio."""
+    tokens_column: str
+    ratio_column: str
+    unit: str
+    """Of the token counts: 1, K, M, B, T."""
+    quantity: str
+    """What the ratio column holds: activation ratio or sparsity."""
+    percent: bool
+    series: dict[str, str]
+    """What tells this series from others of the file."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields, as `sparsing fit --json` shows them."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        series = ", ".join(f"{key} {value}" for key, value in self.series.items())
+        unit = "" if self.unit == "1" else f" in {self.unit}"
+        percent = " in %" if self.percent else ""
+        return (
+            f"read {self.file}: {self.rows} rows, tokens from '{self.tokens_column}'{unit}, "
+            f"{self.quantity} from '{self.ratio_column}'{percent}"
+            + (f", series {series}" if series else "")
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileCurve:
+    """A curve as read: plain tokens, ratios, weights if asked for, (n,) each; what was noticed."""
 
     name: str
     tokens: Floats
     activation_ratio: Floats
     weights: Floats | None
     notes: tuple[str, ...]
+    source: Source
 
 
-def read_curve(
+def read_curves(
     path: str,
     *,
     tokens_column: str | None = None,
     ratio_column: str | None = None,
     error_column: str | None = None,
-    unit: str = "1",
-) -> CurveFile:
-    """Read a curve; `unit` is that of the token counts in the file (1, K, M, B, T).
+    unit: str | None = None,
+    by: Sequence[str] = (),
+    repeats: Repeats | None = None,
+) -> list[FileCurve]:
+    """Read the curves of a file, one per series.
 
-    `error_column` holds standard errors of the ratios; weights are their inverse squares. Raises
-    NotFoundError where there is no such file, DefinitionError where it holds no curve.
+    `unit` of the token counts (1, K, M, B, T): None takes it from the column's name, and refuses
+    counts that no training has. `error_column` holds standard errors of the ratios; weights are
+    their inverse squares. `by`: columns that tell series apart; without it, those that do so by
+    their name or values. `repeats`: what counts at one token count; None takes the newest after a
+    resume, else the mean, and refuses what looks like several series. Raises NotFoundError where
+    there is no such file, CurveFileError where it is not clear what it holds.
     """
-    frame = _read_frame(Path(path))
-    for column in (tokens_column, ratio_column, error_column):
-        if column is not None and not (column in frame and frame.schema[column].is_numeric()):
-            raise DefinitionError(f"{path}: no column of numbers '{column}'; it has {_all(frame)}")
-    taken = {tokens_column, ratio_column, error_column}
-    free = frame.select(c for c in frame.columns if c not in taken and frame[c].dtype.is_numeric())
-    x = tokens_column or _guess(path, free, TOKEN_NAMES, TOKEN_STEMS, ratio=False)
-    y = ratio_column or _guess(
-        path, free.drop(x, strict=False), RATIO_NAMES, RATIO_STEMS, ratio=True
-    )
-    x_guessed = tokens_column is None and x != TOKEN_NAMES[0]
-    y_guessed = ratio_column is None and y != RATIO_NAMES[0]
-    notes = [f"tokens read from column '{x}'"] * x_guessed
-    notes += [f"activation ratio read from column '{y}'"] * y_guessed
-    ratio = frame[y].cast(pl.Float64).to_numpy()
-    if ratio_column is None and "spars" in y.lower():
-        ratio = 1 - ratio
-        notes.append(f"activation ratio is 1 - '{y}'")
-    return CurveFile(
-        name=path,
-        tokens=frame[x].cast(pl.Float64).to_numpy() * COUNT_UNITS[unit if unit != "1" else ""],
-        activation_ratio=ratio,
-        weights=_weights(path, frame, error_column),
-        notes=tuple(notes),
-    )
+    table = read_table(path)
+    options = _Options(tokens_column, ratio_column, error_column, unit, tuple(by), repeats)
+    curves = []
+    for run, frame, shown in _runs(table.frame, options):
+        found = _Reader(path, table, frame, shown, options).curves()
+        curves += [(run | curve.source.series, curve) for curve in found]
+    if len(curves) > MOST_SERIES:
+        words = f"it has {len(curves)} series, over {MOST_SERIES}; say --by COLUMN"
+        raise CurveFileError(path, "too many series", words, table.frame.columns)
+    return [_labelled(path, curve, series, len(curves)) for series, curve in curves]
 
 
-def _weights(path: str, frame: pl.DataFrame, column: str | None) -> Floats | None:
-    if column is None:
-        return None
-    errors = frame[column].cast(pl.Float64).to_numpy()
-    if not (errors > 0).all():
-        raise DefinitionError(f"{path}: standard errors in '{column}' must be above 0")
-    return errors**-2
+@dataclass(frozen=True)
+class _Options:
+    tokens: str | None
+    ratio: str | None
+    error: str | None
+    unit: str | None
+    by: tuple[str, ...]
+    repeats: Repeats | None
 
 
-def _guess(
-    path: str, free: pl.DataFrame, names: tuple[str, ...], stems: tuple[str, ...], *, ratio: bool
-) -> str:
-    """A column with a usual name, else with part of one, else the first with fitting values."""
-    lower = {column.lower(): column for column in reversed(free.columns)}
-    for name in names:
-        if name in lower:
-            return lower[name]
-    partly = [column for stem in stems for column in free.columns if stem in column.lower()]
-    fitting = [column for column in free.columns if _is_ratio(free[column]) == ratio]
-    if found := partly or fitting or free.columns:
-        return found[0]
-    missing = names[0]
-    raise DefinitionError(f"{path}: a curve needs columns of numbers; none is left for {missing}")
+def _labelled(path: str, curve: FileCurve, series: dict[str, str], count: int) -> FileCurve:
+    """The curve with what tells it from others of its file."""
+    notes = curve.notes
+    if count > 1:
+        keys = ", ".join(series)
+        notes = (f"the file holds several series, {count} by {keys}: one fit each", *notes)
+    label = ", ".join(series.values())
+    name = f"{path} [{label}]" if label else path
+    return replace(curve, name=name, notes=notes, source=replace(curve.source, series=series))
 
 
-def _is_ratio(column: pl.Series) -> bool:
-    inside = column.cast(pl.Float64).fill_nan(None).drop_nulls().is_between(0, 1)
-    return len(inside) > 0 and bool(inside.all())
+def _runs(
+    frame: pl.DataFrame, options: _Options
+) -> list[tuple[dict[str, str], pl.DataFrame, dict[str, str]]]:
+    """The table of each run: W&B's columns `run - metric` under the names of the metrics.
+
+    With each its label, its frame and the columns' names in the file.
+    """
+    split = {name: found for name in frame.columns if (found := RUN_METRIC.match(name))}
+    split = {name: found for name, found in split.items() if not BAND.search(name)}
+    ratios = [
+        f[1] for f in split.values() if ColumnName(f[2]).kind in ("ratio", "sparsity", "value")
+    ]
+    if not ratios or options.ratio in frame.columns:
+        return [({}, frame, {})]
+    common = [n for n in frame.columns if n not in split and not BAND.search(n)]
+    tables = []
+    for run in dict.fromkeys(ratios):
+        own = {name: found[2] for name, found in split.items() if found[1] == run}
+        own = {name: metric for name, metric in own.items() if metric not in common}
+        renamed = frame.select(*common, *own).rename(own)
+        tables.append(({"run": run}, renamed, {metric: name for name, metric in own.items()}))
+    return tables
 
 
-def _all(frame: pl.DataFrame) -> str:
-    return ", ".join(f"{name} ({dtype})" for name, dtype in frame.schema.items()) or "no columns"
+class _Reader:
+    """Reads the curves of one table."""
 
+    def __init__(
+        self,
+        path: str,
+        table: TextTable,
+        frame: pl.DataFrame,
+        shown: dict[str, str],
+        options: _Options,
+    ):
+        self.path, self.table, self.frame, self.options = path, table, frame, options
+        self.chooser = Chooser(path, frame, shown)
 
-def _read_frame(path: Path) -> pl.DataFrame:
-    if not path.is_file():
-        raise NotFoundError(f"no file {path}")
-    try:
-        return _parse(path)
-    except (pl.exceptions.PolarsError, pa.ArrowException, ValueError, TypeError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise DefinitionError(f"{path} cannot be read as a {path.suffix} curve: {first}") from error
+    def curves(self) -> list[FileCurve]:
+        """One curve per series of the table."""
+        try:
+            return self._curves()
+        except UnclearError as error:
+            raise self._error(error.code, str(error)) from error
 
+    def _curves(self) -> list[FileCurve]:
+        tokens, ratio, error = self._columns()
+        columns = [tokens, ratio] if error is None else [tokens, ratio, error]
+        mark = self._mark(columns)
+        numbers = [column.numbers(mark) for column in columns]
+        rows = np.flatnonzero(np.logical_and.reduce([n.is_not_null() for n in numbers]))
+        if not len(rows):
+            raise self._error("empty", "no row has a token count and a ratio")
+        read = [np.asarray(n.gather(rows).to_numpy(), float) for n in numbers]
+        plain, unit, notes = self._plain_tokens(tokens, read[0])
+        ratios, ratio_notes = as_ratio(ratio, read[1])
+        left_out = self.frame.height - len(rows)
+        notes = [*self.table.notes, *self._guessed(tokens, ratio), *notes, *ratio_notes]
+        if left_out:
+            notes.append(f"{left_out} of {self.frame.height} rows lack a number and are left out")
+        weights = None if error is None else self._weights(error, read[2])
+        whole = Source(
+            file=self.path,
+            rows=len(rows),
+            left_out=left_out,
+            tokens_column=tokens.name,
+            ratio_column=ratio.name,
+            unit=unit,
+            quantity="sparsity" if ratio.label.kind == "sparsity" else "activation ratio",
+            percent=ratio.cells.percent or ratio.label.percent,
+            series={},
+        )
+        others = self._others(columns)[rows]
+        return list(self._series(whole, others, plain, ratios, weights, notes))
 
-def _parse(path: Path) -> pl.DataFrame:
-    match path.suffix.lower():
-        case ".csv" | ".txt":
-            return pl.read_csv(path, infer_schema_length=None)
-        case ".tsv":
-            return pl.read_csv(path, separator="\t", infer_schema_length=None)
-        case ".json":
-            return _from_json(json.loads(path.read_text("utf-8")))
-        case ".jsonl" | ".ndjson":
-            return pl.read_ndjson(path)
-        case ".parquet":
-            return pl.read_parquet(path)
-        case ".arrow" | ".feather" | ".ipc":
-            return pl.read_ipc(path)
-    raise DefinitionError(f"{path}: curves are read from files ending in {SUFFIXES}")
+    def _columns(self) -> tuple[Column, Column, Column | None]:
+        """Columns of tokens, ratios and errors: as the options name them, else by their names."""
+        error = self._named(self.options.error, "--error-column")
+        tokens = self._named(self.options.tokens, "--tokens-column")
+        ratio = self._named(self.options.ratio, "--ratio-column")
+        taken = [each.cells.name for each in (error, tokens, ratio) if each]
+        tokens = tokens or self.chooser.tokens(taken)
+        return tokens, ratio or self.chooser.ratio([*taken, tokens.cells.name]), error
 
+    def _plain_tokens(self, column: Column, tokens: Floats) -> tuple[Floats, str, list[str]]:
+        """Token counts without their unit, the unit, and what is to be said about it."""
+        if (tokens < 0).any():
+            raise self._error("negative", f"'{column.name}' holds negative token counts")
+        unit, notes = unit_of(column, self.options.unit)
+        plain = tokens * COUNT_UNITS["" if unit == "1" else unit]
+        given = self.options.unit is not None or column.cells.has_units
+        check_size(column, plain, unit, given=given)
+        return plain, unit, notes
 
-def _from_json(data: Any) -> pl.DataFrame:
-    """A frame from {column: [...]}, whose other entries are left aside, or from [{...}, ...]."""
-    if isinstance(data, list) and data and all(isinstance(row, dict) for row in data):
-        return pl.from_dicts(data, infer_schema_length=None)
-    if not isinstance(data, dict):
-        raise ValueError("expected an object of lists, or a list of objects")
-    lists = {name: column for name, column in data.items() if isinstance(column, list)}
-    lengths = {name: len(column) for name, column in lists.items()}
-    if len(set(lengths.values())) > 1:
-        raise ValueError(f"columns of different lengths: {lengths}")
-    return pl.DataFrame(lists, strict=False)
+    def _series(
+        self,
+        whole: Source,
+        others: pl.DataFrame,
+        tokens: Floats,
+        ratios: Floats,
+        weights: Floats | None,
+        notes: list[str],
+    ) -> Iterator[FileCurve]:
+        """The curve of each series among the rows read."""
+        keys = list(self.options.by) or keys_of(others, tokens)
+        for label, rows in groups(others, keys):
+            own_weights = None if weights is None else weights[rows]
+            curve = self._once_each(others[rows], tokens[rows], ratios[rows], own_weights)
+            yield FileCurve(
+                name=self.path,
+                tokens=curve.tokens,
+                activation_ratio=curve.ratio,
+                weights=curve.weights,
+                notes=(*notes, *curve.notes),
+                source=replace(whole, rows=len(rows), series=dict(zip(keys, label, strict=True))),
+            )
+
+    def _named(self, name: str | None, option: str) -> Column | None:
+        return None if name is None else self.chooser.named(name, option, self.table.first_line)
+
+    def _guessed(self, tokens: Column, ratio: Column) -> list[str]:
+        """Which columns were found by other names than the plain ones."""
+        notes = []
+        if self.options.tokens is None and tokens.name != "tokens":
+            notes.append(f"tokens read from column '{tokens.name}'")
+        if self.options.ratio is None and ratio.name != "activation_ratio":
+            notes.append(f"activation ratio read from column '{ratio.name}'")
+        return notes
+
+    def _mark(self, columns: list[Column]) -> Mark:
+        """Decimal point or comma, as all the columns allow; other columns decide where both do."""
+        possible: set[Mark] = {"point", "comma"}
+        for column in columns:
+            possible &= set(column.cells.marks)
+        if not possible:
+            names = " and ".join(f"'{each.name}'" for each in columns)
+            raise self._error("mixed marks", f"{names} are written with different decimal marks")
+        if len(possible) == 1 or not any(each.cells.marks_differ for each in columns):
+            return possible.pop() if len(possible) == 1 else "point"
+        decided = {c.cells.marks[0] for c in self.chooser.columns if len(c.cells.marks) == 1}
+        if len(decided) == 1:
+            return decided.pop()
+        unclear = next(each for each in columns if each.cells.marks_differ)
+        raise self._error(
+            "ambiguous marks",
+            f"'{unclear.name}' may be written with decimal marks or with marks between thousands; "
+            "write its numbers without the latter",
+        )
+
+    def _weights(self, column: Column, errors: Floats) -> Floats:
+        if not (errors > 0).all():
+            raise self._error("errors", f"standard errors in '{column.name}' must be above 0")
+        return errors**-2
+
+    def _others(self, columns: list[Column]) -> pl.DataFrame:
+        """The columns that hold no part of the curve: numbers as such, all else as text."""
+        used = {each.cells.name for each in columns}
+        for name in self.options.by:
+            if name not in self.frame.columns:
+                raise self._error("no such column", f"--by: there is no column '{name}'")
+        rows = self.frame.select(pl.int_range(pl.len()).alias(ROW))
+        return rows.with_columns(
+            [
+                each.cells.numbers(each.cells.marks[0]).alias(each.cells.name)
+                if each.cells.is_number and each.cells.name not in self.options.by
+                else each.cells.series.cast(pl.String).alias(each.cells.name)
+                for each in self.chooser.columns
+                if each.cells.name not in used
+            ]
+        )
+
+    def _once_each(
+        self, others: pl.DataFrame, tokens: Floats, ratio: Floats, weights: Floats | None
+    ) -> Series:
+        """Each token count once; where that is unclear, the columns that would help are named."""
+        try:
+            return without_repeats(tokens, ratio, weights, self.options.repeats)
+        except UnclearError as error:
+            helpful = separating(others, tokens)
+            words = str(error)
+            if helpful:
+                words += "; told apart by " + ", ".join(f"--by '{name}'" for name in helpful)
+            raise UnclearError(error.code, words) from error
+
+    def _error(self, code: str, words: str) -> CurveFileError:
+        return CurveFileError(self.path, code, words, [c.name for c in self.chooser.columns])

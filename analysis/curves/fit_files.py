@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from sparsing.analysis.curves.files import CurveFile
+from sparsing.analysis.curves.files import FileCurve
 from sparsing.analysis.fitting.bootstrap import bootstrap
 from sparsing.analysis.fitting.comparison import undecided
 from sparsing.analysis.fitting.fit import Fit
@@ -18,7 +18,7 @@ Extra = dict[str, Any]
 
 
 def fit_file(
-    curve: CurveFile,
+    curve: FileCurve,
     fraction: float | None = None,
     *,
     refits: int | None = None,
@@ -44,7 +44,7 @@ def fit_file(
 
 
 def _fit_part(
-    curve: CurveFile, fraction: float | None, options: dict[str, Any]
+    curve: FileCurve, fraction: float | None, options: dict[str, Any]
 ) -> tuple[Fit, Extra]:
     order = np.argsort(curve.tokens, kind="stable")
     end = len(order) if fraction is None else round(fraction * len(order))
@@ -108,14 +108,15 @@ def _coefficients(text: str) -> dict[str, float]:
         ) from error
 
 
-def fit_document(curve: CurveFile, made: Fit, extra: Extra, *, many: bool) -> dict[str, Any]:
+def fit_document(curve: FileCurve, made: Fit, extra: Extra, *, many: bool) -> dict[str, Any]:
     """The document of `sparsing fit --json` for one file; with its name where there are many."""
     document = made.as_dict()
+    document["read"] = curve.source.as_dict()
     document["warnings"] = [*curve.notes, *document["warnings"]]
     return ({"curve": curve.name} if many else {}) | document | extra
 
 
-def fit_text(curve: CurveFile, made: Fit, extra: Extra) -> str:
+def fit_text(curve: FileCurve, made: Fit, extra: Extra) -> str:
     """The fit of one file as people read it."""
     close = undecided(made.criteria)
     lines = [curve.name, *(f"note: {note}" for note in curve.notes), str(made)]

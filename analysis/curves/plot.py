@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sparsing.analysis.curves.files import CurveFile
+from sparsing.analysis.curves.files import FileCurve
 from sparsing.analysis.fitting.fit import Fit
 from sparsing.analysis.fitting.points import BILLION
 from sparsing.study.errors import DefinitionError
@@ -15,7 +15,7 @@ AHEAD = 1.6
 """The law is drawn up to this many times the last point."""
 
 
-def plot_curves(path: str, fits: list[tuple[CurveFile, Fit]]) -> None:
+def plot_curves(path: str, fits: list[tuple[FileCurve, Fit]]) -> None:
     """Draw each curve, its law and band (left), and the law straightened out (right)."""
     from matplotlib.figure import Figure
 
@@ -29,7 +29,7 @@ def plot_curves(path: str, fits: list[tuple[CurveFile, Fit]]) -> None:
         raise DefinitionError(f"the plot cannot be written to {path}: {error}") from error
 
 
-def _draw_curve(axes, curve: CurveFile, fit: Fit) -> None:  # type: ignore[no-untyped-def]
+def _draw_curve(axes, curve: FileCurve, fit: Fit) -> None:  # type: ignore[no-untyped-def]
     last = float(np.nanmax(curve.tokens))
     tokens = np.linspace(fit.points.tokens[0] * BILLION, last * AHEAD, 300)
     value, low, high = fit.predict_many(tokens)
@@ -42,10 +42,12 @@ def _draw_curve(axes, curve: CurveFile, fit: Fit) -> None:  # type: ignore[no-un
         axes.fill_between(tokens / BILLION, low, high, color="tab:red", alpha=0.15, label=label)
     if fit.limit is not None:
         axes.axhline(fit.limit, color="0.3", ls=":", label=f"limit {fit.limit:.4g}")
-    axes.set(
-        xlabel="training tokens / billions", ylabel="activation ratio", title=Path(curve.name).stem
-    )
+    axes.set(xlabel="training tokens / billions", ylabel="activation ratio", title=_title(curve))
     axes.legend(fontsize=8)
+
+
+def _title(curve: FileCurve) -> str:
+    return ", ".join([Path(curve.source.file).stem, *curve.source.series.values()])
 
 
 def _draw_linearized(axes, fit: Fit) -> None:  # type: ignore[no-untyped-def]

@@ -9,8 +9,8 @@ from click.testing import CliRunner
 from curves import synthetic
 
 from sparsing.analysis.commands.fit import fit
-from sparsing.analysis.curves.files import read_curve
-from sparsing.study.errors import DefinitionError, NotFoundError
+from sparsing.analysis.curves.errors import CurveFileError
+from sparsing.study.errors import DefinitionError
 
 
 def frame(name: str = "0.8b_relu", **names: str) -> pl.DataFrame:
@@ -59,28 +59,57 @@ def test_many_files_give_an_array_in_order(tmp_path) -> None:
     assert [each["curve"] for each in documents] == [str(path) for path in paths]
 
 
-def test_guessed_columns_are_said_and_named_ones_are_used(tmp_path) -> None:
+def test_what_was_read_is_in_the_document_and_before_the_fit(tmp_path) -> None:
     path = tmp_path / "curve.csv"
     data = frame(tokens="seen_tokens_B", activation_ratio="act").with_columns(
         pl.col("seen_tokens_B") / 1e9, step=pl.int_range(pl.len()), note=pl.lit("x")
     )
     data.select("step", "note", "seen_tokens_B", "act").write_csv(path)
-    document = json.loads(run(path, "--unit", "B", "--json").stdout)
+    document = json.loads(run(path, "--json").stdout)
     assert document["parameters"]["A0"] == pytest.approx(0.0721, abs=2e-3)
-    assert any("'seen_tokens_B'" in warning for warning in document["warnings"])
-    assert any("'act'" in warning for warning in document["warnings"])
+    assert document["read"] == {
+        "file": str(path),
+        "rows": 40,
+        "left_out": 0,
+        "tokens_column": "seen_tokens_B",
+        "ratio_column": "act",
+        "unit": "B",
+        "quantity": "activation ratio",
+        "percent": False,
+        "series": {},
+    }
     named = ["--tokens-column", "seen_tokens_B", "--ratio-column", "act", "--unit", "B"]
     again = json.loads(run(path, *named, "--json").stdout)
     assert again["parameters"] == document["parameters"]
-    assert not any("column" in warning for warning in again["warnings"])
+    text = run(path).stdout
+    assert text.index("seen_tokens_B") < text.index("mean squared error")
 
 
-def test_sparsity_is_turned_into_activation(tmp_path) -> None:
-    path = tmp_path / "curve.parquet"
-    frame().select("tokens", sparsity=1 - pl.col("activation_ratio")).write_parquet(path)
-    document = json.loads(run(path, "--json").stdout)
-    assert document["law"] == "relu"
-    assert any("1 - 'sparsity'" in warning for warning in document["warnings"])
+def test_series_of_a_file_get_one_fit_each(tmp_path) -> None:
+    path = tmp_path / "runs.csv"
+    runs = [frame(name).with_columns(kind=pl.lit(name)) for name in ("0.8b_relu", "0.2b_silu")]
+    pl.concat(runs).write_csv(path)
+    for options in ([], ["--by", "kind"]):
+        documents = json.loads(run(path, *options, "--json").stdout)
+        assert [each["law"] for each in documents] == ["relu", "silu"]
+        assert [each["read"]["series"]["kind"] for each in documents] == ["0.8b_relu", "0.2b_silu"]
+    run(path, "--plot", tmp_path / "both.png")
+    assert (tmp_path / "both.png").is_file()
+
+
+def test_unit_and_repeats_reach_the_reading(tmp_path) -> None:
+    path = tmp_path / "curve.csv"
+    data = frame().with_columns(pl.col("tokens") / 1e9)
+    pl.concat([data, data[20:].with_columns(pl.col("activation_ratio") + 1e-3)]).write_csv(path)
+    with pytest.raises(CurveFileError) as refused:
+        run(path)
+    assert refused.value.code == "implausible unit"
+    newest, mean = (
+        json.loads(run(path, "--unit", "B", "--repeats", how, "--json").stdout)
+        for how in ("newest", "mean")
+    )
+    assert newest["n"] + newest["dropped"] == mean["n"] + mean["dropped"] == 40
+    assert newest["parameters"]["A0"] > mean["parameters"]["A0"]
 
 
 def test_fit_fraction_reports_the_hold_out(tmp_path) -> None:
@@ -127,34 +156,10 @@ def test_plot_is_drawn(tmp_path) -> None:
         run(tmp_path / "flat.csv", "--plot", tmp_path / "none" / "x.png")
 
 
-def test_files_that_hold_no_curve(tmp_path) -> None:
-    with pytest.raises(NotFoundError):
-        read_curve(str(tmp_path / "none.csv"))
-    wrong = {
-        "text.csv": "a,b\nx,y\n",
-        "one.csv": "tokens\n1\n2\n",
-        "empty.csv": "",
-        "empty.json": "",
-        "number.json": "3",
-        "ragged.json": '{"tokens": [1, 2], "activation_ratio": [1]}',
-        "strings.json": '{"tokens": ["a"], "activation_ratio": ["b"]}',
-        "noise.parquet": "not parquet",
-        "curve.xlsx": "x",
-    }
-    for name, content in wrong.items():
-        (tmp_path / name).write_text(content)
-        with pytest.raises(DefinitionError, match=name):
-            read_curve(str(tmp_path / name))
-    frame().write_csv(tmp_path / "good.csv")
-    for options in ({"tokens_column": "x"}, {"ratio_column": "x"}, {"error_column": "x"}):
-        with pytest.raises(DefinitionError, match="no column"):
-            read_curve(str(tmp_path / "good.csv"), **options)
-
-
 def test_a_curve_that_cannot_be_fitted_is_named(tmp_path) -> None:
     frame().write_csv(tmp_path / "good.csv")
     (tmp_path / "percent.csv").write_text("tokens,activation_ratio\n1e9,10\n2e9,9\n3e9,8\n")
-    with pytest.raises(DefinitionError, match=r"percent.csv: .*divide percentages"):
+    with pytest.raises(DefinitionError, match=r"percent.csv: "):
         run(tmp_path / "good.csv", tmp_path / "percent.csv")
 
 
