@@ -24,7 +24,8 @@ SHORTEST_TOKEN = 16
 
 
 @click.command()
-@click.argument("studies", metavar="STUDY...", nargs=-1, required=True)
+@click.argument("studies", metavar="STUDY...", nargs=-1)
+@click.option("--all", "whole", is_flag=True, help="All studies of the store, also those to come.")
 @store_option
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at.")
 @click.option("--port", default=8765, show_default=True, help="0 chooses a free one.")
@@ -37,6 +38,7 @@ SHORTEST_TOKEN = 16
 @click.option("--json", "as_json", is_flag=True, help="Say where it serves as a JSON document.")
 def serve(
     studies: tuple[str, ...],
+    whole: bool,
     root: str,
     host: str,
     port: int,
@@ -55,6 +57,9 @@ def serve(
     curve is fitted twice. With --no-refit nothing is written: the fits are those that `sparsing
     run`, or another `sparsing serve`, makes.
 
+    With --all it serves every study of the store, as they come and go, and waits where there is
+    none yet.
+
     Prometheus finds the service through <store>/.targets/*.json, where it says its address.
 
     Only this machine is answered, unless --host says otherwise; then requests need a token, as
@@ -66,18 +71,22 @@ def serve(
     Examples:
       sparsing serve quickstart
       sparsing serve quickstart demo --port 0 --no-refit
+      sparsing serve --all --store /shared/sparsing
       openssl rand -hex 32 > token
       sparsing serve quickstart --host 0.0.0.0 --token-file token
       curl -H "Authorization: Bearer $(cat token)" http://HOST:8765/api/studies
     """
     from sparsing.analysis.refitting.follow import FollowedStudy
-    from sparsing.analysis.service.app import application
+    from sparsing.analysis.service.app import Served, application_of
     from sparsing.analysis.service.targets import announced
     from sparsing.analysis.service.web.server import Server
+    from sparsing.analysis.service.whole_store import WholeStore
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     token = _token(token_file)
     _check_host(host, token)
+    if whole == bool(studies):
+        raise DefinitionError("name the studies to serve, or give --all")
     stores = _open(root, studies)
     stopping = threading.Event()
     with ExitStack() as running:
@@ -85,18 +94,23 @@ def serve(
             before = signal.signal(number, lambda *_: stopping.set())
             running.callback(signal.signal, number, before)
         followed = [FollowedStudy(store, refits=not no_refit) for store in stores]
-        server = running.enter_context(Server(application(followed, token), host, port))
+        served = Served.of(followed)
+        server = running.enter_context(Server(application_of(served, token), host, port))
         running.enter_context(announced(stores, host, server.port))
         for study in followed:
             running.enter_context(study)
-        ids = [store.study_id for store in stores]
+        store = running.enter_context(WholeStore(root, served, not no_refit, host))
+        ids = [each.study_id for each in stores]
         if as_json:
             click.echo(json.dumps({"url": server.url, "studies": ids, "refits": not no_refit}))
         else:
-            click.echo(f"{server.url} serves {', '.join(ids)}; Ctrl-C ends it")
+            what = f"all studies of {root}" if whole else ", ".join(ids)
+            click.echo(f"{server.url} serves {what}; Ctrl-C ends it")
         while not stopping.wait(1):
             if not server.is_alive():
                 raise SparsingError(f"the server at {server.url} has ended by itself")
+            if whole:
+                store.look(server.port)
 
 
 def _open(root: str, studies: tuple[str, ...]) -> list[StudyStore]:

@@ -54,12 +54,36 @@ class TableAsked(Asked):
     limit: int | None = Field(None, ge=0, le=MAX_COUNT, description="At most so many rows.")
 
 
+class Served(dict[str, ServedStudy]):
+    """What is served, by the study's id; studies may come and go while it is served."""
+
+    @classmethod
+    def of(cls, studies: Sequence[FollowedStudy]) -> Served:
+        """These studies."""
+        served = cls()
+        for study in studies:
+            served.follow(study)
+        return served
+
+    def follow(self, study: FollowedStudy) -> None:
+        """Serve a study from now on."""
+        self[study.store.study_id] = ServedStudy(study)
+
+    def all(self) -> list[ServedStudy]:
+        """All studies at this moment."""
+        return list(self.values())
+
+
 def application(studies: Sequence[FollowedStudy], token: str | None = None) -> FastAPI:
     """The service of studies, by their ids; with a token, for those who have it.
 
     Their threads run where the caller lets them: the application only reads.
     """
-    served = {each.store.study_id: ServedStudy(each) for each in studies}
+    return application_of(Served.of(studies), token)
+
+
+def application_of(served: Served, token: str | None = None) -> FastAPI:
+    """The service of studies that come and go."""
     app = FastAPI(
         title="sparsing",
         version=metadata.version("sparsing"),
@@ -78,9 +102,9 @@ def application(studies: Sequence[FollowedStudy], token: str | None = None) -> F
     return app
 
 
-def _add_health(app: FastAPI, served: dict[str, ServedStudy]) -> None:
+def _add_health(app: FastAPI, served: Served) -> None:
     registry = CollectorRegistry()
-    registry.register(StoreCollector([each.followed.metrics for each in served.values()]))
+    registry.register(StoreCollector(lambda: [each.followed.metrics for each in served.all()]))
 
     @app.get("/metrics", response_class=PlainTextResponse, tags=["health"])
     def metrics(request: Request) -> Response:
@@ -96,16 +120,16 @@ def _add_health(app: FastAPI, served: dict[str, ServedStudy]) -> None:
     @app.get("/readyz", tags=["health"], responses={503: {"description": "Not ready; says why."}})
     def ready() -> Response:
         """Whether the stores can be read, and the fits are up to date; 503 and why otherwise."""
-        problems = {name: each.followed.problem() for name, each in served.items()}
+        problems = {each.store.study_id: each.followed.problem() for each in served.all()}
         why = {name: problem for name, problem in problems.items() if problem}
         return json_answer({"ready": not why, "problems": why}, 503 if why else 200)
 
 
-def _add_documents(app: FastAPI, served: dict[str, ServedStudy]) -> None:
+def _add_documents(app: FastAPI, served: Served) -> None:
     @app.get("/api/studies", tags=["studies"])
     def list_studies() -> Response:
         """The studies served: whether each is healthy, what it found, when it is done."""
-        studies = [_glance(each) for each in served.values()]
+        studies = [_glance(each) for each in served.all()]
         return json_answer({"page_version": assets_version(), "studies": studies})
 
     @app.get("/api/studies/{study}", tags=["studies"])

@@ -71,9 +71,12 @@ class StudyMetrics:
 
 
 class StoreCollector(Collector):
-    """Yields the metrics of studies, as their stores stand when it is asked."""
+    """Yields the metrics of studies, as their stores stand when it is asked.
 
-    def __init__(self, studies: Sequence[StudyMetrics]) -> None:
+    studies: those that there are at that moment.
+    """
+
+    def __init__(self, studies: Callable[[], Sequence[StudyMetrics]]) -> None:
         self._studies = studies
 
     def describe(self) -> Iterable[Metric]:
@@ -82,7 +85,7 @@ class StoreCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """All metrics."""
-        studies: list[tuple[StudyMetrics, States]] = [(study, {}) for study in self._studies]
+        studies: list[tuple[StudyMetrics, States]] = [(study, {}) for study in self._studies()]
         now = [study.now(seen) for study, seen in studies]
         yield _states([each.status for each in now])
         yield from _leases([each.status for each in now])
@@ -95,8 +98,8 @@ class StoreCollector(Collector):
             WAIT_BUCKETS,
         )
         yield _row_counts(studies)
-        yield from self._room()
-        yield self._fit_lag()
+        yield from _room([study for study, _ in studies])
+        yield _fit_lag([study for study, _ in studies])
         yield _histogram(
             "sparsing_fit_seconds",
             "Wall time of a fit.",
@@ -110,34 +113,36 @@ class StoreCollector(Collector):
             MEASURE_BUCKETS,
         )
 
-    def _room(self) -> Iterator[Metric]:
-        """Of file systems that hold stores: size, and what is free for their user."""
-        size = GaugeMetricFamily(
-            "sparsing_store_size_bytes", "Of the store's file system.", labels=["study"]
-        )
-        free = GaugeMetricFamily(
-            "sparsing_store_free_bytes", "Left on the store's file system.", labels=["study"]
-        )
-        for study in self._studies:
-            if not isinstance(study.place, Path):
-                continue  # an object store is never full
-            found = os.statvfs(study.place)
-            size.add_metric([study.study_id], found.f_frsize * found.f_blocks)
-            free.add_metric([study.study_id], found.f_frsize * found.f_bavail)
-        yield size
-        yield free
 
-    def _fit_lag(self) -> Metric:
-        metric = GaugeMetricFamily(
-            "sparsing_fit_lag_seconds",
-            "Age of the newest measurement that is in no fit yet; 0 when all are.",
-            labels=["study"],
-        )
-        for study in self._studies:
-            lag_seconds = study.fit_lag_seconds()
-            if lag_seconds is not None:
-                metric.add_metric([study.study_id], lag_seconds)
-        return metric
+def _room(studies: Sequence[StudyMetrics]) -> Iterator[Metric]:
+    """Of file systems that hold stores: size, and what is free for their user."""
+    size = GaugeMetricFamily(
+        "sparsing_store_size_bytes", "Of the store's file system.", labels=["study"]
+    )
+    free = GaugeMetricFamily(
+        "sparsing_store_free_bytes", "Left on the store's file system.", labels=["study"]
+    )
+    for study in studies:
+        if not isinstance(study.place, Path):
+            continue  # an object store is never full
+        found = os.statvfs(study.place)
+        size.add_metric([study.study_id], found.f_frsize * found.f_blocks)
+        free.add_metric([study.study_id], found.f_frsize * found.f_bavail)
+    yield size
+    yield free
+
+
+def _fit_lag(studies: Sequence[StudyMetrics]) -> Metric:
+    metric = GaugeMetricFamily(
+        "sparsing_fit_lag_seconds",
+        "Age of the newest measurement that is in no fit yet; 0 when all are.",
+        labels=["study"],
+    )
+    for study in studies:
+        lag_seconds = study.fit_lag_seconds()
+        if lag_seconds is not None:
+            metric.add_metric([study.study_id], lag_seconds)
+    return metric
 
 
 def _row_counts(studies: Sequence[tuple[StudyMetrics, States]]) -> Metric:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sparsing.analysis.service.served import ServedStudy
 
 HTML = "text/html"
+KEPT_SHELLS = 64
 REPORT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
 """The report is one file, with its styles in it and no script at all."""
 
@@ -38,22 +39,25 @@ def render(name: str, **values: Any) -> str:
 
 def add_pages(app: FastAPI, served: dict[str, ServedStudy]) -> None:
     """Add the pages of the studies to an application."""
-    overview = Document.of(render("overview.html", studies=list(served)), HTML)
-    shells = {
-        name: Document.of(render("study.html", study=each.store.study, study_id=name), HTML)
-        for name, each in served.items()
-    }
+
+    @lru_cache(1)
+    def overview(*studies: str) -> Document:
+        return Document.of(render("overview.html", studies=studies), HTML)
+
+    @lru_cache(KEPT_SHELLS)
+    def shell(study: ServedStudy) -> Document:
+        content = render("study.html", study=study.store.study, study_id=study.store.study_id)
+        return Document.of(content, HTML)
 
     @app.get("/", response_class=HTMLResponse, tags=["pages"])
     def index(request: Request) -> Response:
         """The studies at a glance."""
-        return overview.answer(request)
+        return overview(*served).answer(request)
 
     @app.get("/studies/{study}", response_class=HTMLResponse, tags=["pages"])
     def page(request: Request, study: str) -> Response:
         """The live page of a study; `#RUN` at its end opens a run."""
-        find_study(served, study)
-        return shells[study].answer(request)
+        return shell(find_study(served, study)).answer(request)
 
     @app.get("/studies/{study}/report", response_class=HTMLResponse, tags=["pages"])
     def report(request: Request, study: str) -> Response:

@@ -6,9 +6,10 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from sparsing.study.plan.runs import plan_runs
 from sparsing.study.store.study_store import StudyStore
 
 STUDY = small_study().study_id
+PATIENCE_SECONDS = 120.0
 
 
 @pytest.fixture
@@ -31,9 +33,22 @@ def store(tmp_path: Path) -> StudyStore:
 
 @contextmanager
 def serving(store: StudyStore, *options: str, **environment: str) -> Iterator[subprocess.Popen]:
-    command = [sys.executable, "-m", "sparsing", "serve", STUDY, "--port", "0", *options]
+    words = [STUDY, *options, "--store", str(store.path.parent)]
+    with serving_words(*words, **environment) as process:
+        yield process
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+@contextmanager
+def serving_words(*words: str, **environment: str) -> Iterator[subprocess.Popen]:
     process = subprocess.Popen(
-        [*command, "--store", str(store.path.parent)],
+        [sys.executable, "-m", "sparsing", "serve", "--port", "0", *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -113,3 +128,41 @@ def test_help_has_examples() -> None:
     shown = CliRunner().invoke(serve, ["--help"]).output
     assert "sparsing serve quickstart demo --port 0 --no-refit" in shown
     assert "--token-file" in shown
+
+
+def test_all_studies_are_served_as_they_come_and_go(tmp_path: Path) -> None:
+    """A second study and a damaged one come, the first one goes; there is none at first."""
+    root = tmp_path / "not-there-yet"
+    other = small_study(name="other").study_id
+
+    def served(url: str) -> list[str]:
+        with urllib.request.urlopen(f"{url}/api/studies", timeout=30) as answer:
+            return [study["study"] for study in json.load(answer)["studies"]]
+
+    def metrics(url: str) -> str:
+        with urllib.request.urlopen(f"{url}/metrics", timeout=30) as answer:
+            return answer.read().decode()
+
+    with serving_words("--all", "--json", "--no-refit", "--store", str(root)) as process:
+        assert process.stdout
+        url = json.loads(process.stdout.readline())["url"]
+        assert served(url) == []
+        StudyStore.create(root, small_study())
+        until(lambda: served(url) == [STUDY])
+        (root / "damaged").mkdir()
+        (root / "damaged" / "study.yaml").write_text("name: [")
+        StudyStore.create(root, small_study(name="other"))
+        until(lambda: set(served(url)) == {STUDY, other})
+        assert f'sparsing_controller_up{{study="{other}"}} 0' in metrics(url)
+        (root / STUDY).rename(tmp_path / "moved away")
+        until(lambda: served(url) == [other])
+        assert STUDY not in metrics(url)
+        assert not (root / ".targets" / f"{STUDY}.json").exists()
+        with urllib.request.urlopen(f"{url}/", timeout=30) as page:
+            assert other in page.read().decode()
+
+
+def test_either_studies_or_all(store) -> None:
+    for words in ([], [STUDY, "--all"]):
+        done = CliRunner().invoke(serve, [*words, "--store", str(store.path.parent)])
+        assert isinstance(done.exception, DefinitionError)

@@ -45,7 +45,7 @@ def metrics_of(store: StudyStore, lag_seconds: float | None = 0.0) -> StudyMetri
 
 def registry_of(*studies: StudyMetrics) -> CollectorRegistry:
     registry = CollectorRegistry()
-    registry.register(StoreCollector(studies))
+    registry.register(StoreCollector(lambda: studies))
     return registry
 
 
