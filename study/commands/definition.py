@@ -1,12 +1,10 @@
-"""The commands about a definition and this machine: `sparsing plan`, `schema`, `doctor`."""
+"""The commands about a definition: `sparsing plan`, `schema`."""
 
 from __future__ import annotations
 
 import json
 
 import click
-
-from sparsing.study.errors import SparsingError
 
 
 @click.command()
@@ -49,34 +47,3 @@ def schema() -> None:
     from sparsing.study.definition.model import Study
 
     click.echo(json.dumps(Study.model_json_schema(), indent=2))
-
-
-@click.command()
-@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
-@click.option("--address", help="Also whether a Ray cluster there is safe to use.")
-def doctor(as_json: bool, address: str | None) -> None:
-    """Check whether a study can run on this machine, and say what to do where not.
-
-    Exit code 0 when it can, 1 when not.
-
-    \b
-    Example:
-      sparsing doctor
-      sparsing doctor --address http://head:8265
-    """
-    from dataclasses import asdict
-
-    from sparsing.study.display.doctor import checks_table
-    from sparsing.study.display.table import show
-    from sparsing.study.doctor import checks
-
-    found = checks(address)
-    failed = [check for check in found if check.status == "fail"]
-    if as_json:
-        rows = [asdict(check) for check in found]
-        click.echo(json.dumps({"ready": not failed, "checks": rows}, indent=2))
-    else:
-        show(checks_table(found))
-    if failed:
-        names = ", ".join(check.name for check in failed)
-        raise SparsingError(f"a study cannot run here yet: see {names} above")

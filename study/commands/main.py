@@ -25,7 +25,7 @@ COMMANDS = {
     "query": "sparsing.study.commands.query:query",
     "export": "sparsing.study.commands.export:export",
     "store": "sparsing.study.commands.store:store",
-    "doctor": "sparsing.study.commands.definition:doctor",
+    "doctor": "sparsing.actors.commands.doctor:doctor",
     "run": "sparsing.actors.commands.run:run",
     "submit": "sparsing.actors.commands.lifecycle:submit",
     "stop": "sparsing.actors.commands.lifecycle:stop",

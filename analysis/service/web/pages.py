@@ -6,6 +6,7 @@ is loaded from elsewhere, and no script or style is inline.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request

@@ -14,6 +14,7 @@ from sparsing.actors.orchestration.cluster.node_report import (
     interface_of,
     make_report,
 )
+from sparsing.actors.orchestration.cluster.nodes_table import nodes_table
 
 REPORT = NodeReport(
     host="h",
@@ -74,6 +75,21 @@ def test_clocks_silence_and_loopback_are_said() -> None:
     assert [len(node.problems) for node in found] == [1, 1, 1]
     for node, word in zip(found, ("3600 s ahead", "no answer", "127.0.1.1"), strict=True):
         assert word in node.problems[0]
+
+
+def test_the_table_has_a_row_for_each_and_says_what_is_wrong() -> None:
+    silent = replace(nodes()[2], report=None, clock_seconds=None)
+    found = judged([*nodes(interface=None)[:2], silent], set())
+    text = str(nodes_table(found))
+    rows = [line for line in text.splitlines() if line.startswith(("ok", "fail"))]
+    assert [row.split()[:2] for row in rows] == [
+        ["ok", "10.0.0.1"],
+        ["fail", "10.0.0.2"],
+        ["fail", "10.0.0.3"],
+    ]
+    assert "8 x A800" in rows[0]
+    assert "10.0.0.2: none of its interfaces" in text
+    assert "10.0.0.3: gave no answer" in text
 
 
 def test_a_node_says_what_it_is(tmp_path: Path) -> None:
