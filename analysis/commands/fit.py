@@ -82,8 +82,9 @@ def fit(
 
     A curve is a column of training tokens and one of activation ratios; what was read is said
     first. Several series in a file get one fit each. Tokens are plain everywhere but in the law,
-    which speaks of billions. Intervals are profile likelihood's; what the points do not identify
-    is said to be so.
+    which speaks of billions. The parameters are those of one law, with profile likelihood
+    intervals; the limit and all predictions come from every law that the points cannot refuse, and
+    a verdict says whether the law holds.
 
     \b
     Example:

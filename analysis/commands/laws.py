@@ -55,11 +55,13 @@ def _show_laws(rows: list[dict[str, Any]]) -> None:
 def _write_csv(rows: list[dict[str, Any]]) -> None:
     columns = ["run", "law", "stage", "tokens", "points", "dropped", "mse"]
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow([*columns, "parameter", "value", "low", "high", "identified"])
+    answers = ["limit_activation_ratio", "limit_low", "limit_high", "verdict"]
+    writer.writerow([*columns, "parameter", "value", "low", "high", "identified", *answers])
     for row in rows:
         for name, value in row["parameters"].items():
             bounds, known = row["intervals"][name], row["identified"][name]
-            writer.writerow([*(row[c] for c in columns), name, value, *bounds, known])
+            said = [row[c] for c in answers]
+            writer.writerow([*(row[c] for c in columns), name, value, *bounds, known, *said])
 
 
 @click.command()
@@ -72,9 +74,10 @@ def _write_csv(rows: list[dict[str, Any]]) -> None:
 def predict(
     study: str, run: str, root: str, tokens: str | None, ratio: float | None, as_json: bool
 ) -> None:
-    """Predict RUN of STUDY by its newest law: a ratio at --tokens, or the tokens to a --ratio.
+    """Predict RUN of STUDY: a ratio at --tokens, or the tokens to a --ratio.
 
-    With 95 % intervals. Tokens to a ratio may be "never", or "cannot say".
+    By all laws that its points cannot refuse, with 95 % intervals, and with the verdict on its own
+    law. Far beyond the tokens measured the answer is "cannot say"; a ratio may be reached "never".
 
     \b
     Example:
@@ -95,18 +98,23 @@ def predict(
 
 
 def _sentence(answer: dict[str, Any]) -> str:
-    who, verdict = f"{answer['run']} ({answer['law']} law)", answer["verdict"]
+    said, verdict = answer["run"], answer["verdict"]
     low, high = (f"{b:.4g}" if b is not None else "open" for b in answer["interval"])
+    law = f"; the {answer['law']} law: {answer['law_verdict']}: {answer['law_verdict_reason']}"
     if "ratio" not in answer:
-        at = f"activation ratio at {answer['tokens']:.4g} tokens"
+        said += f": activation ratio at {answer['tokens']:.4g} tokens"
         if verdict == "cannot say":
-            return f"{who}: {at}: cannot say, the points are too few"
-        return f"{who}: {at}: {answer['activation_ratio']:.4g}, 95 % interval {low} to {high}"
-    goal = f"activation ratio {answer['ratio']:g}"
+            return f"{said}: cannot say: {answer['reason']}{law}"
+        far = f"{answer['extrapolation_factor']:.3g} times the tokens measured"
+        value = f"{answer['activation_ratio']:.4g}"
+        return f"{said}: {value}, 95 % interval {low} to {high}, at {far}{law}"
+    said += f": activation ratio {answer['ratio']:g}"
     if verdict == "reached":
-        return f"{who}: {goal} at {answer['tokens']:.4g} tokens, 95 % interval {low} to {high}"
+        far = f"{answer['extrapolation_factor']:.3g} times the tokens measured"
+        at = f"{answer['tokens']:.4g} tokens"
+        return f"{said} at {at}, 95 % interval {low} to {high}, at {far}{law}"
     since = f"; not before {low} tokens" if verdict == "cannot say" and low != "open" else ""
-    return f"{who}: {goal}: {verdict}: {answer['reason']}{since}"
+    return f"{said}: {verdict}: {answer['reason']}{since}{law}"
 
 
 @click.command()

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from sparsing.analysis.curves.files import FileCurve
+from sparsing.analysis.evidence.evidence import weigh
+from sparsing.analysis.evidence.holdout import holdout
 from sparsing.analysis.fitting.bootstrap import bootstrap
-from sparsing.analysis.fitting.comparison import undecided
 from sparsing.analysis.fitting.fit import Fit
 from sparsing.analysis.fitting.fit_curve import fit_curve
 from sparsing.analysis.fitting.fit_table import extra_lines
@@ -30,7 +31,7 @@ def fit_file(
 
     Args:
         curve: as it was read.
-        fraction: fit this first part of it, and see how the law predicts the rest.
+        fraction: fit this first part of it, and see how it predicts the rest.
         refits: number of bootstrap refits.
         block: neighbouring residuals that the bootstrap keeps together.
         against: coefficients to compare with, as `alpha=0.995,c=0.562,A0=0.383`.
@@ -56,24 +57,11 @@ def _fit_part(
         )
     except SparsingError as error:
         raise DefinitionError(f"{curve.name}: {error}") from error
-    if fraction is None:
-        return made, {}
-    return made, holdout(made, curve.tokens[rest], curve.activation_ratio[rest])
-
-
-def holdout(made: Fit, tokens: np.ndarray, ratios: np.ndarray) -> Extra:
-    """Error and interval coverage of a fit's predictions at later points; None without any."""
-    kept = np.isfinite(tokens) & np.isfinite(ratios) & (tokens > 0)
-    tokens, ratios = tokens[kept], ratios[kept]
-    if not len(tokens):
-        return {"holdout_n": 0, "holdout_mae": None, "interval_coverage": None}
-    value, low, high = made.predict_many(tokens)
-    known = made.region(made.level) is not None
-    return {
-        "holdout_n": len(tokens),
-        "holdout_mae": float(np.abs(value - ratios).mean()),
-        "interval_coverage": float(((low <= ratios) & (ratios <= high)).mean()) if known else None,
-    }
+    evidence = weigh(made)
+    said = evidence.as_dict()
+    if fraction is not None:
+        said |= holdout(evidence, curve.tokens[rest], curve.activation_ratio[rest])
+    return made, said
 
 
 def _second_look(made: Fit, refits: int | None, block: int, against: str | None) -> Extra:
@@ -118,8 +106,5 @@ def fit_document(curve: FileCurve, made: Fit, extra: Extra, *, many: bool) -> di
 
 def fit_text(curve: FileCurve, made: Fit, extra: Extra) -> str:
     """The fit of one file as people read it."""
-    close = undecided(made.criteria)
     lines = [curve.name, *(f"note: {note}" for note in curve.notes), str(made)]
-    if len(close) > 1:
-        lines.append(f"undecided, within 2 AICc of each other: {', '.join(close)}")
     return "\n".join([*lines, *extra_lines(extra, made.level)])

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from sparsing.analysis.curves.files import FileCurve
+from sparsing.analysis.evidence.evidence import weigh
 from sparsing.analysis.fitting.fit import Fit
 from sparsing.analysis.fitting.points import BILLION
 from sparsing.study.errors import DefinitionError
@@ -32,16 +33,18 @@ def plot_curves(path: str, fits: list[tuple[FileCurve, Fit]]) -> None:
 def _draw_curve(axes, curve: FileCurve, fit: Fit) -> None:  # type: ignore[no-untyped-def]
     last = float(np.nanmax(curve.tokens))
     tokens = np.linspace(fit.points.tokens[0] * BILLION, last * AHEAD, 300)
-    value, low, high = fit.predict_many(tokens)
+    evidence = weigh(fit)
+    value, low, high = evidence.predict_many(tokens)
     axes.plot(curve.tokens / BILLION, curve.activation_ratio, "o", ms=4, color="0.6")
     fitted = fit.points
     axes.plot(fitted.tokens, fitted.values, "o", ms=4, color="tab:blue", label="points fitted")
-    axes.plot(tokens / BILLION, value, color="tab:red", label=f"{fit.law} law")
+    axes.plot(tokens / BILLION, value, color="tab:red", label="all laws by weight")
     if np.isfinite(low).all() and np.isfinite(high).all():
         label = f"{fit.level:.0%} prediction interval"
         axes.fill_between(tokens / BILLION, low, high, color="tab:red", alpha=0.15, label=label)
-    if fit.limit is not None:
-        axes.axhline(fit.limit, color="0.3", ls=":", label=f"limit {fit.limit:.4g}")
+    limit = evidence.limit()
+    if limit.value is not None and limit.identified:
+        axes.axhline(limit.value, color="0.3", ls=":", label=f"limit {limit.value:.4g}")
     axes.set(xlabel="training tokens / billions", ylabel="activation ratio", title=_title(curve))
     axes.legend(fontsize=8)
 

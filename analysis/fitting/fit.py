@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from sparsing.analysis.fitting.comparison import criteria_of
+from sparsing.analysis.fitting.comparison import Compared, compare_laws
 from sparsing.analysis.fitting.fit_table import Bounds, bounds_text, number
 from sparsing.analysis.fitting.names import Loss
 from sparsing.analysis.fitting.points import Points
@@ -70,9 +70,14 @@ class Fit:
         return self.parameters[name] if name and self.identified[name] else None
 
     @cached_property
+    def compared(self) -> dict[str, Compared]:
+        """This law and all its rivals on the same points, and on first parts of them."""
+        return compare_laws(self.points)
+
+    @property
     def criteria(self) -> dict[str, dict[str, float | None]]:
-        """AICc, BIC and hold-out error of this law and all its rivals, on the same points."""
-        return criteria_of(self.points)
+        """AICc, BIC and hold-out error of this law and all its rivals."""
+        return {name: each.criteria for name, each in self.compared.items()}
 
     def predict(self, tokens: float, *, measurement: bool = True) -> Prediction:
         """The ratio at `tokens`, with the interval of a new measurement, or of the law itself."""

@@ -29,13 +29,25 @@ def laws_table(rows: list[dict[str, Any]]) -> Table:
             known = number(value) if row["identified"][name] else "not identified"
             shown.add(*first, name, known, bounds_text(row["intervals"][name]))
             first = ("", "", "", "")
-    shown.notes = [f"{row['run']}: {note}" for row in rows for note in row["warnings"]]
+        limit = row["limit_activation_ratio"]
+        known = "not identified" if limit is None else number(limit)
+        bounds = bounds_text((row["limit_low"], row["limit_high"]))
+        shown.add(*first, "limit, all laws", known, bounds)
+    verdicts = [
+        f"{row['run']}: the {row['law']} law: {row['verdict']}: {row['verdict_reason']}"
+        for row in rows
+        if row["verdict"]
+    ]
+    warnings = [f"{row['run']}: {note}" for row in rows for note in row["warnings"]]
+    shown.notes = [*verdicts, *warnings]
     return shown
 
 
 def extra_lines(extra: dict[str, Any], level: float) -> list[str]:
     """Hold-out, bootstrap intervals and the comparison with given coefficients, as far as asked."""
     lines = []
+    if "verdict" in extra:
+        lines += evidence_lines(extra, level)
     if "holdout_n" in extra:
         lines.append(_holdout_line(extra, level))
     if "bootstrap" in extra:
@@ -50,6 +62,17 @@ def extra_lines(extra: dict[str, Any], level: float) -> list[str]:
     return lines
 
 
+def evidence_lines(said: dict[str, Any], level: float) -> list[str]:
+    """The verdict, and the limit by all laws that the points cannot refuse."""
+    bounds = bounds_text(tuple(said["limit_interval"]))
+    known = "not identified" if said["limit"] is None else number(said["limit"])
+    names = ", ".join(f"{name} {share:.0%}" for name, share in said["law_weights"].items())
+    return [
+        f"verdict: {said['verdict']}: {said['verdict_reason']}",
+        f"limit by all laws that the points cannot refuse: {known}, {level:.0%} {bounds} ({names})",
+    ]
+
+
 def _holdout_line(held: dict[str, Any], level: float) -> str:
     if not held["holdout_n"]:
         return "hold-out: no points left to predict"
@@ -59,5 +82,5 @@ def _holdout_line(held: dict[str, Any], level: float) -> str:
         return f"{error}; no intervals, the points fitted are too few"
     return (
         f"{error}, {held['interval_coverage']:.0%} of them inside the {level:.0%} prediction "
-        "intervals"
+        f"intervals, {held['holdout_width']:.3g} wide on average"
     )

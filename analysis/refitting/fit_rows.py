@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Generator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -11,10 +12,14 @@ from json import dumps
 from multiprocessing import get_context
 from typing import Any
 
+import numpy as np
+
+from sparsing.analysis.evidence.evidence import Evidence, weigh
 from sparsing.analysis.fitting.fit import Fit
 from sparsing.analysis.fitting.fit_curve import fit_curve
 from sparsing.analysis.refitting.newest import Curve
 
+NORMAL_95 = 1.96
 PARALLEL_FROM = 64
 """So many fits are shared out to all cores; fewer are done before a process has started."""
 
@@ -64,11 +69,12 @@ def _outcome(job: Job) -> Outcome:
 
 def fit_row(job: Job) -> dict[str, Any]:
     """Fit one law and describe it, with what repeats the fit."""
+    began = time.perf_counter()
     curve = job.curve
     weights = curve.weights
     fit = fit_curve(curve.tokens, curve.activation_ratio, law=job.law, drop=0, weights=weights)
-    limit_name = fit.limit_parameter
-    low, high = fit.intervals[limit_name] if limit_name else (None, None)
+    evidence = weigh(fit, shared_error=shared_error(curve, fit))
+    limit = evidence.limit()
     return {
         "step": curve.step,
         "tokens": curve.tokens[-1],
@@ -77,9 +83,9 @@ def fit_row(job: Job) -> dict[str, Any]:
         "parameters": dumps(fit.parameters),
         "intervals": dumps(fit.intervals),
         "identified": dumps(fit.identified),
-        "limit_activation_ratio": fit.limit,
-        "limit_low": low,
-        "limit_high": high,
+        "limit_activation_ratio": limit.value if limit.identified else None,
+        "limit_low": limit.low,
+        "limit_high": limit.high,
         "mse": fit.mse,
         "criteria": dumps(fit.criteria),
         "points": fit.n,
@@ -89,8 +95,26 @@ def fit_row(job: Job) -> dict[str, Any]:
         "rows_weight": weights,
         "settings": dumps(fit.settings | {"code_version": job.code_version}),
         "warnings": dumps([*fit.warnings, *_repeated(job)]),
-        "fit_seconds": fit.fit_seconds,
+        "fit_seconds": time.perf_counter() - began,
+        "verdict": evidence.verdict.word,
+        "verdict_reason": evidence.verdict.reason,
+        "shared_error": evidence.shared_error,
     }
+
+
+def shared_error(curve: Curve, fit: Fit) -> float:
+    """Relative standard error that the points have in common, given their scatter about a fit.
+
+    All points of a run are measured on one text at one CETT value, each with an interval. The part
+    of it by which they do not scatter about their law is shared. 0 without intervals.
+    """
+    widths = np.array([width or np.nan for width in curve.half_width], dtype=float)
+    known = np.isfinite(widths)
+    if not known.any():
+        return 0.0
+    relative = widths[known] / np.array(curve.activation_ratio)[known] / NORMAL_95
+    scatter = np.sqrt(fit.mse) / float(fit.points.values.mean())
+    return float(np.sqrt(max(np.median(relative) ** 2 - scatter**2, 0.0)))
 
 
 def _repeated(job: Job) -> list[str]:
@@ -105,6 +129,11 @@ def _repeated(job: Job) -> list[str]:
         f"{len(beyond)} of {len(job.curve.tokens)} points, from {beyond[0]:,} tokens on, are "
         f"beyond one epoch over {domain} ({tokens:,.0f} tokens): repeated text bends the law"
     ]
+
+
+def weigh_again(row: Mapping[str, Any]) -> Evidence:
+    """The evidence behind a row of the `fits` table, made again from what it rests on."""
+    return weigh(fit_again(row), shared_error=row.get("shared_error") or 0.0)
 
 
 def fit_again(row: Mapping[str, Any]) -> Fit:

@@ -113,9 +113,9 @@ def _draw_law(axes: Axes, law: FittedLaw, colour: str, *, log: bool) -> None:
     spread = np.geomspace if log else np.linspace
     inside, beyond = spread(first, last, LAW_POINTS), spread(last, AHEAD * last, LAW_POINTS // 4)
     for tokens, style in ((inside, "-"), (beyond, (0, (3, 2)))):
-        value, low, high = law.fit.predict_many(tokens, measurement=False)
+        value, low, high = law.evidence.predict_many(tokens, measurement=False)
         axes.plot(tokens, value, color=colour, lw=1.8, ls=style)
-        if law.fit.region(law.fit.level) is not None:
+        if law.evidence.answers:
             bounds = np.clip([low, high], *axes.get_ylim())
             axes.fill_between(tokens, *bounds, color=colour, alpha=0.14, lw=0)
 
@@ -135,8 +135,8 @@ def marks(data: StudyData, runs: list[ReportedRun]) -> list[Artist]:
         style = _mark(early[0], QUIET) | {"mfc": PAPER}
         found.append(Line2D([], [], **style, label="in the warm-up, not fitted"))
     if any(run.laws for run in runs):
-        found.append(Line2D([], [], color=QUIET, lw=1.8, label="law, dashed ahead"))
-        found.append(Patch(color=QUIET, alpha=0.2, lw=0, label="95 % band of the law"))
+        found.append(Line2D([], [], color=QUIET, lw=1.8, label="laws by weight, dashed ahead"))
+        found.append(Patch(color=QUIET, alpha=0.2, lw=0, label="95 % band of the laws"))
     return found
 
 

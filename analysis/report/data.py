@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from sparsing.analysis.evidence.evidence import Evidence
 from sparsing.analysis.fitting.fit import Fit
-from sparsing.analysis.refitting.fit_rows import fit_again
+from sparsing.analysis.refitting.fit_rows import weigh_again
 from sparsing.analysis.refitting.newest import METRIC, Curve, newest_fits, read_curves
 from sparsing.study.guarded_json import read_json
 from sparsing.study.plan.runs import Run, plan_runs
@@ -30,10 +31,15 @@ JSON_COLUMNS = ("parameters", "intervals", "identified", "criteria", "warnings")
 
 @dataclass(frozen=True, kw_only=True)
 class FittedLaw:
-    """A newest row of the table `fits`, its JSON columns read, and the fit made again from it."""
+    """A newest row of the table `fits`, its JSON columns read, and the evidence behind it."""
 
     row: dict[str, Any]
-    fit: Fit
+    evidence: Evidence
+
+    @property
+    def fit(self) -> Fit:
+        """Of its own law."""
+        return self.evidence.fit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,7 +234,6 @@ def _shape(run: Run) -> tuple[int, int, int]:
 def _laws(store: StudyStore) -> dict[str, list[FittedLaw]]:
     found: dict[str, list[FittedLaw]] = {}
     for row in newest_fits(store).iter_rows(named=True):
-        fit = fit_again(row)
         read = row | {name: read_json(row[name] or "null", f"fits.{name}") for name in JSON_COLUMNS}
-        found.setdefault(row["run"], []).append(FittedLaw(row=read, fit=fit))
+        found.setdefault(row["run"], []).append(FittedLaw(row=read, evidence=weigh_again(row)))
     return found

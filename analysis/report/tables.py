@@ -12,7 +12,6 @@ from typing import Any
 import polars as pl
 import psutil
 
-from sparsing.analysis.fitting.comparison import undecided
 from sparsing.analysis.report.data import FittedLaw, ReportedRun, StudyData
 from sparsing.study.status.run_history import changes_of_state
 from sparsing.study.store.training_data import read_record
@@ -93,7 +92,7 @@ def fits_table(data: StudyData) -> ReportTable:
         "alpha",
         "points",
         "mean sq. error",
-        "as good by AICc",
+        "verdict on the law",
         "notes",
     )
     rows = [_fit_row(run, law) for run in data.runs for law in run.laws]
@@ -104,7 +103,6 @@ def fits_table(data: StudyData) -> ReportTable:
 def _fit_row(run: ReportedRun, law: FittedLaw) -> tuple[str, ...]:
     row = law.row
     dropped = f" (and {row['dropped']} in the warm-up)" if row["dropped"] else ""
-    rivals = undecided(row["criteria"] or {})
     return (
         run.run.id,
         f"{row['law']} ({row['stage']})",
@@ -112,16 +110,14 @@ def _fit_row(run: ReportedRun, law: FittedLaw) -> tuple[str, ...]:
         _parameter(row, "alpha"),
         f"{row['points']}{dropped}",
         "–" if row["mse"] is None else f"{row['mse']:.2e}",
-        ", ".join(name for name in rivals if name != row["law"]) or "none",
+        str(law.evidence.verdict),
         "; ".join(row["warnings"] or []) or "–",
     )
 
 
 def _limit(law: FittedLaw) -> str:
-    row, name = law.row, law.fit.limit_parameter
-    if name is None:
-        return "this law has no limit"
-    low, high = row["intervals"][name]
+    row = law.row
+    low, high = row["limit_low"], row["limit_high"]
     if row["limit_activation_ratio"] is not None:
         return f"{percent(row['limit_activation_ratio'])} [{percent(low, high)}]"
     if low is None and high is None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from sparsing.analysis.refitting.fit_rows import fit_again
+from sparsing.analysis.refitting.fit_rows import weigh_again
 from sparsing.analysis.refitting.follow import FollowedStudy
 from sparsing.analysis.refitting.newest import Curve, newest_fits, read_curves
 from sparsing.analysis.report.curves import AHEAD, LAW_POINTS, by_size, colours
@@ -213,15 +213,18 @@ def _fit(row: dict[str, Any]) -> dict[str, Any]:
     names = ("run", "law", "stage", "tokens", "points", "dropped", "mse")
     limit = {"limit": row["limit_activation_ratio"], "low": row["limit_low"]}
     notes = read_json(row["warnings"], "fits.warnings")
-    return {name: row[name] for name in names} | limit | {"high": row["limit_high"], "notes": notes}
+    if row["verdict"]:
+        notes = [f"law {row['verdict']}: {row['verdict_reason']}", *notes]
+    found = {name: row[name] for name in names} | limit | {"high": row["limit_high"]}
+    return found | {"verdict": row["verdict"], "notes": notes}
 
 
 def _line(row: dict[str, Any]) -> dict[str, Any]:
-    fit = fit_again(row)
+    evidence = weigh_again(row)
     first, last = min(row["rows_tokens"]), max(row["rows_tokens"])
     tokens = np.unique(np.append(np.geomspace(first, AHEAD * last, LAW_POINTS), last))
-    value, low, high = fit.predict_many(tokens, measurement=False)
-    banded = fit.region(fit.level) is not None
+    value, low, high = evidence.predict_many(tokens, measurement=False)
+    banded = evidence.answers
     return {
         "law": row["law"],
         "last_tokens": last,

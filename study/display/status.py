@@ -73,13 +73,17 @@ def unattended_text(status: StudyStatus) -> str:
 
 
 def limit_text(run: RunStatus) -> str:
-    """`0.062 [0.051, 0.074]`, `not identified`; an open end is `..`; empty without a fit."""
+    """`0.062 [0.051, 0.074], law holds`, `not identified, law refused`; an open end is `..`.
+
+    Empty without a fit.
+    """
     if run.law is None:
         return ""
+    verdict = f", law {run.verdict}" if run.verdict in ("holds", "undecided", "refused") else ""
     if run.limit is None:
-        return "not identified"
+        return f"not identified{verdict}"
     low, high = (_digits(end, "..") for end in (run.limit_low, run.limit_high))
-    return f"{_digits(run.limit)} [{low}, {high}]"
+    return f"{_digits(run.limit)} [{low}, {high}]{verdict}"
 
 
 def _title(status: StudyStatus) -> str:

@@ -146,6 +146,7 @@ def run_metrics(studies: Sequence[StudyNow]) -> Iterator[Metric]:
         yield metric
     yield from _states(runs)
     yield _limits(runs)
+    yield _verdicts(runs)
 
 
 def _runs(study: StudyNow) -> Iterator[RunNow]:
@@ -184,4 +185,17 @@ def _limits(runs: Sequence[tuple[str, RunNow]]) -> Metric:
         for bound, value in bounds.items():
             if value is not None:
                 metric.add_metric([study_id, status.run.id, bound], value)
+    return metric
+
+
+def _verdicts(runs: Sequence[tuple[str, RunNow]]) -> Metric:
+    metric = GaugeMetricFamily(
+        "sparsing_law_verdict",
+        "1 for the verdict on the run's law by the newest fit: holds, undecided, refused, "
+        "cannot say.",
+        labels=["study", "run", "verdict"],
+    )
+    for study_id, run in runs:
+        if run.status.verdict is not None:
+            metric.add_metric([study_id, run.status.run.id, run.status.verdict], 1)
     return metric

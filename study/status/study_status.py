@@ -71,6 +71,10 @@ class RunStatus:
     limit_low: float | None
     """End of the 95 % interval; None = open."""
     limit_high: float | None
+    verdict: str | None
+    """On its law: `holds`, `undecided`, `refused` or `cannot say`."""
+    verdict_reason: str | None
+    """Why, for people."""
     mse: float | None
     """Mean squared residual of that fit, over the points fitted."""
     age_seconds: float | None
@@ -210,6 +214,8 @@ def _run_status(run: Run, parts: Rows) -> RunStatus:
         limit=fit.get("limit_activation_ratio"),
         limit_low=fit.get("limit_low"),
         limit_high=fit.get("limit_high"),
+        verdict=fit.get("verdict"),
+        verdict_reason=fit.get("verdict_reason"),
         mse=fit.get("mse"),
         age_seconds=age_seconds,
     )
@@ -259,7 +265,8 @@ def _measured(store: StudyStore, runs: list[str]) -> Rows:
 
 
 def _fits(store: StudyStore, runs: list[str]) -> Rows:
-    columns = ["law", "limit_activation_ratio", "limit_low", "limit_high", "mse", "written_at"]
+    limits = ["limit_activation_ratio", "limit_low", "limit_high"]
+    columns = ["law", *limits, "verdict", "verdict_reason", "mse", "written_at"]
     return _by_run(store.scan("fits", runs).group_by("run").agg(pl.col(columns).last()))
 
 

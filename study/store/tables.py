@@ -188,7 +188,7 @@ TABLES: dict[str, Table] = {
         ),
         Table(
             name="fits",
-            version=2,
+            version=3,
             about="Every fit ever made, with what is needed to repeat it.",
             optional=frozenset(
                 {
@@ -200,6 +200,9 @@ TABLES: dict[str, Table] = {
                     "criteria",
                     "warnings",
                     "fit_seconds",
+                    "verdict",
+                    "verdict_reason",
+                    "shared_error",
                 }
             ),
             columns={
@@ -209,7 +212,10 @@ TABLES: dict[str, Table] = {
                 "parameters": (_TEXT, "JSON {name: value}; tokens in billions"),
                 "intervals": (_TEXT, "JSON {name: [low|null, high|null]}, 95 %"),
                 "identified": (_TEXT, "JSON {name: bool}"),
-                "limit_activation_ratio": (_F64, "A0; null where it is not identified"),
+                "limit_activation_ratio": (
+                    _F64,
+                    "by all laws that the points cannot refuse; null where it is not identified",
+                ),
                 "limit_low": (_F64, "null = open"),
                 "limit_high": (_F64, "null = open"),
                 "mse": (_F64, "mean squared error over the points fitted"),
@@ -225,6 +231,12 @@ TABLES: dict[str, Table] = {
                 "settings": (_TEXT, "JSON: loss, optimizer, start rule, bounds, seed"),
                 "warnings": (_TEXT, "JSON list of what a reader must know"),
                 "fit_seconds": (_F64, "wall time of the fit"),
+                "verdict": (_TEXT, "on the law: holds, undecided, refused or cannot say"),
+                "verdict_reason": (_TEXT, "why, for people"),
+                "shared_error": (
+                    _F64,
+                    "relative standard error that all the points share: one text, one CETT value",
+                ),
             },
         ),
     )

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from curves import TABLE_2, synthetic
 
-from sparsing.analysis.fitting.comparison import CURVE_LAWS, criteria_of, undecided
+from sparsing.analysis.fitting.comparison import CURVE_LAWS, compare_laws, undecided
 from sparsing.analysis.fitting.fit_curve import fit_curve
 from sparsing.analysis.fitting.points import read_points
 
@@ -37,6 +37,7 @@ def test_criteria_are_those_of_the_books() -> None:
 
 
 def test_too_few_points_have_no_criteria() -> None:
-    criteria = criteria_of(read_points([1e9, 2e9, 3e9], [0.3, 0.2, 0.15]))
+    compared = compare_laws(read_points([1e9, 2e9, 3e9], [0.3, 0.2, 0.15]))
+    criteria = {law: each.criteria for law, each in compared.items()}
     assert criteria["relu"] == {"aicc": None, "bic": None, "holdout_mae": None}
     assert criteria["logarithm"]["bic"] is not None

@@ -58,13 +58,13 @@ const age = (run) => (run.newest_at === null ? "–" : `${duration(now() - run.n
 
 export const runTable = () => new RowTable("runs", [
   ["run", runName], ["state", state], ["tokens", progress], ["loss", text((run) => digits(run.loss))],
-  ["activation ratio", text((run) => percent(run.activation_ratio))], ["limit, 95 %", text(limit)],
+  ["activation ratio", text((run) => percent(run.activation_ratio))], ["limit, 95 %", text(limit)], ["law", text((run) => run.verdict ?? "–")],
   ["time left", text(left)], ["restarts", text((run) => String(run.restarts))], ["newest row", text(age)],
 ], (run) => run.run);
 
 export const limitTable = () => new RowTable("limits", [
   ["run", runName], ["law", text((fit) => `${fit.law} (${fit.stage})`)], ["limit, 95 %", text(limit)],
-  ["points fitted", text((fit) => `${fit.points}, up to ${count(fit.tokens)}`)],
+  ["verdict", text((fit) => fit.verdict ?? "–")], ["points fitted", text((fit) => `${fit.points}, up to ${count(fit.tokens)}`)],
   ["notes", text((fit) => fit.notes.join("; ") || "–")],
 ], (fit) => `${fit.run} ${fit.law}`);
 
