@@ -13,7 +13,7 @@ import resource
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import IO, TypeVar
@@ -74,10 +74,17 @@ class TableSource:
         def finished(rows: Rows) -> Rows:
             return (rows if predicate is None else rows.filter(predicate)).select(asked)
 
+        def read() -> tuple[Iterator[pl.DataFrame], int]:
+            nonlocal folders
+            try:
+                some = {run: folders[run] for run in runs}
+                return self._read(some, wanted, finished, left)
+            except FileNotFoundError:
+                folders |= self._folders()  # a folder of an earlier version may be renamed
+                raise
+
         left = n_rows
         while runs and left != 0:
-            some = {run: folders[run] for run in runs}
-            read = partial(self._read, some, wanted, finished, left)
             batches, count = again_when_vanished(read)
             for batch in batches:
                 if left is None:

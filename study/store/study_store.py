@@ -1,8 +1,8 @@
 """The result store: one folder per study, of Arrow data that any reader opens without us.
 
     <root>/<study_id>/study.yaml                       canonical definition
-                     /tables/<table>/run=<run>/*.parquet   sealed segments, which never change
-                     /tables/<table>/run=<run>/_*.log      what is not sealed yet
+                     /tables/<table>/<run>/*.parquet   sealed segments, which never change
+                     /tables/<table>/<run>/_*.log      what is not sealed yet
                      /checkpoints/<run>/...
                      /report.html
                      /.writing/                        locks and temporary files of writers
@@ -18,7 +18,6 @@ the glob for other readers, who see what is sealed; `StudyStore.scan` (polars) a
 from __future__ import annotations
 
 import io
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,6 +36,7 @@ from sparsing.study.errors import DamagedError, DefinitionError, NotFoundError, 
 from sparsing.study.store.format.partition import State, StreamFiles, list_streams, partition_state
 from sparsing.study.store.format.segments import as_schema
 from sparsing.study.store.io import durable as commits
+from sparsing.study.store.io.layout import partition_place, partition_places
 from sparsing.study.store.io.objects import ObjectPath, Place, in_parallel, place_of
 from sparsing.study.store.objects.partition import list_objects
 from sparsing.study.store.objects.stream import stream_at
@@ -102,33 +102,37 @@ class StudyStore:
 
     def partition(self, table: str, run: str) -> Place:
         """Folder of a run's files of a table."""
-        return self.place.joinpath(*commits.partition_parts(_table(table).name, run))
+        return partition_place(self.place, _table(table).name, run)
 
     def runs_present(self, table: str) -> list[str]:
         """Ids of the runs that have rows in a table, sorted."""
-        return [run for run, folder in self.folders(table).items() if _streams_in(folder)]
+
+        def runs() -> list[str]:
+            return [run for run, folder in self.folders(table).items() if _streams_in(folder)]
+
+        return again_when_vanished(runs)
 
     def state(self, table: str, run: str) -> State:
         """Names of a run's files of a table with the sizes of logs: the same rows while the same.
 
         (Sealing changes it as well, and no row.)
         """
-        return _state_of(self.partition(table, run))
+        return again_when_vanished(lambda: _state_of(self.partition(table, run)))
 
     def states(self, table: str) -> dict[str, State]:
         """The state of each run that has a folder."""
-        return {run: _state_of(path) for run, path in self.folders(table).items()}
+
+        def states() -> dict[str, State]:
+            return {run: _state_of(path) for run, path in self.folders(table).items()}
+
+        return again_when_vanished(states)
 
     def folders(self, table: str, run: str | Sequence[str] | None = None) -> dict[str, Place]:
         """Folder of each run's files of a table, of all runs or some."""
-        if run is not None:
-            runs = [run] if isinstance(run, str) else list(run)
-            return {each: self.partition(table, each) for each in runs}
-        folder = self.place / "tables" / _table(table).name
-        names = sorted(_below(folder))
-        there = [name.removeprefix("run=") for name in names if name.startswith("run=")]
-        fit = [each for each in there if commits.IDENTIFIER.fullmatch(each)]
-        return {each: folder / f"run={each}" for each in fit}
+        runs = [run] if isinstance(run, str) else run
+        if runs is not None and len(runs) == 1:
+            return {runs[0]: self.partition(table, runs[0])}
+        return partition_places(self.place, _table(table).name, runs)
 
     def scan(
         self, table: str, run: str | Sequence[str] | None = None, newest: bool = False
@@ -248,13 +252,6 @@ def _state_of(folder: Place) -> State:
         return partition_state(folder)
     names = folder.list()[0]
     return frozenset((name, stat.st_size) for name, stat in names.items())
-
-
-def _below(folder: Place) -> list[str]:
-    """Names of the folders in a folder, and of files where it is one on disk."""
-    if isinstance(folder, Path):
-        return os.listdir(folder) if folder.is_dir() else []
-    return folder.list()[1]
 
 
 def _table(name: str) -> Table:

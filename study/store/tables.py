@@ -1,7 +1,7 @@
 """The tables of the result store: one Arrow schema each, a version, and a docstring per column.
 
 Every row says which run, attempt, step and code version wrote it. The column `run` is also the
-hive partition. Times are UTC; units are in the names; ratios are in [0, 1].
+name of the folder. Times are UTC; units are in the names; ratios are in [0, 1].
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ TIME = pa.timestamp("us", tz="UTC")
 
 _PROVENANCE: dict[str, tuple[pa.DataType, str]] = {
     "run": (pa.string(), "id of the run, `relu-0.1B-wd48-s0`"),
-    "attempt": (pa.int32(), "life of the run that wrote the row, from 1"),
+    "attempt": (pa.int32(), "attempt of the run that wrote the row, from 1"),
     "step": (pa.int64(), "optimizer steps done"),
     "code_version": (pa.string(), "version, and commit where known, of the code that wrote it"),
     "written_at": (TIME, "when the row was made"),

@@ -18,6 +18,7 @@ from sparsing.study.store.format.partition import Log, Segment, StreamFiles, lis
 from sparsing.study.store.format.segments import check_digest, draft_of, read_footer, write_draft
 from sparsing.study.store.format.sequences import Coverage
 from sparsing.study.store.io import durable as commits
+from sparsing.study.store.io.layout import partition_parts, rename_old
 from sparsing.study.store.io.objects import ObjectPath
 from sparsing.study.store.objects.check import repair_objects
 from sparsing.study.store.study_store import StudyStore
@@ -36,8 +37,10 @@ def repair_store(store: StudyStore) -> list[str]:
         return _repair_objects(store, removed)
     repair = _Repair(removed.parent.parent, removed)
     for table in TABLES:
+        for folder in rename_old(repair.path, table):
+            repair.done.append(f"renamed {folder.relative_to(repair.path)}: it was called run=...")
         for run in store.folders(table):
-            folder = repair.path.joinpath(*commits.partition_parts(table, run))
+            folder = repair.path.joinpath(*partition_parts(table, run))
             for stream in {files.stream for files in resolve(list_names(folder))}:
                 repair.stream(table, run, folder, stream)
     for path in set_aside(repair.path):
@@ -50,7 +53,7 @@ def _repair_objects(store: StudyStore, removed: ObjectPath) -> list[str]:
     for table in TABLES:
         for run, folder in store.folders(table).items():
             assert isinstance(folder, ObjectPath)
-            kept = removed.joinpath(*commits.partition_parts(table, run))
+            kept = removed.joinpath(*partition_parts(table, run))
             done += [f"{table}, {run}: {line}" for line in repair_objects(folder, table, kept)]
     return done
 

@@ -36,6 +36,7 @@ from sparsing.study.store.format.partition import Log, Segment, StreamFiles, lis
 from sparsing.study.store.format.segments import LogRows, check_digest, draft_of, read_footer
 from sparsing.study.store.format.sequences import Coverage, Range
 from sparsing.study.store.io import durable as commits
+from sparsing.study.store.io.layout import partition_parts, rename_old
 
 LOOKS = 50
 """So often files that vanish between listing and reading are listed again."""
@@ -59,7 +60,8 @@ class Stream:
 
     def __init__(self, study_path: Path, table: str, run: str, stream: str) -> None:
         self.name = stream
-        self._study_path, self._parts = study_path, commits.partition_parts(table, run)
+        self._study_path, self._parts = study_path, partition_parts(table, run)
+        rename_old(study_path, table)
         self.folder = study_path.joinpath(*self._parts)
         self._lock = commits.lock_path(study_path, table, run, stream)
         self._scratch = self._lock.parent

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sparsing.study.errors import DamagedError
+from sparsing.study.store.io.layout import has_old_name
 
 SEGMENT = re.compile(r"([a-z][a-z0-9_]{0,31})-(\d{6,12})-(\d{6,12})-([0-9a-f]{16})\.parquet")
 LOG = re.compile(r"_([a-z][a-z0-9_]{0,31})-(\d{6,12})\.log")
@@ -150,10 +151,15 @@ def list_names(folder: Path) -> frozenset[str]:
 
 
 def names_now(folder: Path) -> frozenset[str]:
-    """The names in a folder by one listing; empty when it is not there."""
+    """The names in a folder by one listing; empty when it is not there.
+
+    Raises FileNotFoundError where the folder was renamed since it was found (`io.layout`).
+    """
     try:
         return frozenset(os.listdir(folder))
     except FileNotFoundError:
+        if has_old_name(folder):
+            raise
         return frozenset()
 
 

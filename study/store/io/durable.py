@@ -37,11 +37,6 @@ def check_identifier(word: str, what: str, pattern: re.Pattern[str] = IDENTIFIER
     return word
 
 
-def partition_parts(table: str, run: str) -> tuple[str, str, str]:
-    """Where a run's files of a table are, below the study's folder."""
-    return "tables", table, f"run={check_identifier(run, 'id of a run')}"
-
-
 def lock_path(study_path: Path, table: str, run: str, stream: str) -> Path:
     """The file whose lock a stream's writer holds; temporary files are beside it."""
     return study_path / ".writing" / table / run / f"{stream}.lock"

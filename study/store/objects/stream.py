@@ -26,7 +26,7 @@ from sparsing.study.store.format.log import (
 from sparsing.study.store.format.partition import Log, Segment, StreamFiles
 from sparsing.study.store.format.segments import joint_schema, parquet_bytes
 from sparsing.study.store.format.sequences import Coverage, Range
-from sparsing.study.store.io import durable as commits
+from sparsing.study.store.io.layout import partition_place
 from sparsing.study.store.io.objects import ObjectPath, ObjectStoreError, Place, in_parallel
 from sparsing.study.store.objects.partition import (
     block_of,
@@ -55,7 +55,9 @@ class ObjectStream:
 
     def __init__(self, study: ObjectPath, table: str, run: str, stream: str) -> None:
         self.name = stream
-        self.folder = study.joinpath(*commits.partition_parts(table, run))
+        folder = partition_place(study, table, run)
+        assert isinstance(folder, ObjectPath)
+        self.folder = folder
         self.coverage = Coverage()
         """Sequence numbers that are durable."""
         self._schema = TABLES[table].schema
