@@ -21,7 +21,7 @@ from sparsing.study.display.table import show, table
 
 
 @dataclass(frozen=True, kw_only=True)
-class Coverage:
+class IntervalCoverage:
     """Of the curves made by one published law."""
 
     curve: str
@@ -37,7 +37,7 @@ class Coverage:
 
 def coverage(
     name: str, replicates: int, *, points: int = 40, level: float = 0.95, drop: int | None = 0
-) -> Coverage:
+) -> IntervalCoverage:
     """Fit `replicates` curves of a published law and count the intervals that hold its parameters.
 
     `drop`: as in `fit_curve`; 0, for the curves have no warm-up.
@@ -52,7 +52,7 @@ def coverage(
         for parameter, value in truth.items():
             held[parameter] += holds(fit.intervals[parameter], value)
             identified[parameter] += fit.identified[parameter]
-    return Coverage(
+    return IntervalCoverage(
         curve=name,
         law=law,
         replicates=replicates,

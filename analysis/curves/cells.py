@@ -51,7 +51,7 @@ class Cells:
         return self.series.dtype.is_numeric()
 
     @cached_property
-    def _text(self) -> pl.Series:
+    def text(self) -> pl.Series:
         """Cells without blanks, unusual spaces and signs; null where a value is missing."""
         text = self.series.cast(pl.String).str.replace_all("[\u00a0\u202f\u2009]", " ")
         text = text.str.strip_chars().str.replace("^−", "-")
@@ -60,13 +60,13 @@ class Cells:
     @cached_property
     def _plain(self) -> pl.Series:
         """Cells without percent signs and units."""
-        text = self._text.str.replace(r"\s*%$", "")
+        text = self.text.str.replace(r"\s*%$", "")
         return text.str.replace(UNIT_AFTER_DIGIT, "${1}")
 
     @cached_property
     def _factor(self) -> pl.Series:
         """What the unit after each number stands for."""
-        unit = self._text.str.extract(UNIT_AFTER_DIGIT, 2).str.to_lowercase()
+        unit = self.text.str.extract(UNIT_AFTER_DIGIT, 2).str.to_lowercase()
         return unit.replace_strict(
             {word: FACTORS[name] for word, name in UNIT_WORDS.items()},
             default=1.0,
@@ -78,7 +78,7 @@ class Cells:
         """Which cells hold anything, number or text (booleans)."""
         if self.typed:
             return self.series.cast(pl.Float64).is_finite().fill_null(False)
-        return self._text.is_not_null()
+        return self.text.is_not_null()
 
     @cached_property
     def marks(self) -> tuple[Mark, ...]:
@@ -105,13 +105,13 @@ class Cells:
     @cached_property
     def percent(self) -> bool:
         """Whether every number is followed by a percent sign."""
-        cells = self._text.drop_nulls()
+        cells = self.text.drop_nulls()
         return not self.typed and len(cells) > 0 and bool(cells.str.ends_with("%").all())
 
     @cached_property
     def some_percent(self) -> bool:
         """Whether any number is followed by a percent sign."""
-        return not self.typed and bool(self._text.drop_nulls().str.ends_with("%").any())
+        return not self.typed and bool(self.text.drop_nulls().str.ends_with("%").any())
 
     @cached_property
     def has_units(self) -> bool:
@@ -135,7 +135,7 @@ class Cells:
             cells.str.contains(PATTERNS["point"]) | cells.str.contains(PATTERNS["comma"])
         ).fill_null(True)
         rows = wrong.arg_true()
-        return (int(rows[0]), str(self._text[int(rows[0])])) if len(rows) else None
+        return (int(rows[0]), str(self.text[int(rows[0])])) if len(rows) else None
 
 
 _NUMBER = [re.compile(pattern) for pattern in PATTERNS.values()]

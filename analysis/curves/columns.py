@@ -18,7 +18,7 @@ PLAIN = {("activation", "ratio"), ("sparsity",)}
 
 
 @dataclass(frozen=True)
-class Column:
+class CurveColumn:
     """A chosen column: its numbers are plain but for the unit of token counts."""
 
     name: str
@@ -38,11 +38,11 @@ class Chooser:
         self.path, self.frame = path, frame
         shown = shown or {}
         self.columns = [
-            Column(shown.get(name, name), Cells(name, frame[name]), ColumnName(name))
+            CurveColumn(shown.get(name, name), Cells(name, frame[name]), ColumnName(name))
             for name in frame.columns
         ]
 
-    def named(self, name: str, option: str, first_row: int) -> Column:
+    def named(self, name: str, option: str, first_row: int) -> CurveColumn:
         """The column that an option names. Raises CurveFileError unless it holds numbers."""
         found = [each for each in self.columns if name in (each.name, each.cells.name)]
         found = found or [each for each in self.columns if each.name.strip() == name.strip()]
@@ -56,7 +56,7 @@ class Chooser:
             raise self._error("not a number", f"{option}: column '{name}' {held}")
         return found[0]
 
-    def tokens(self, taken: Sequence[str]) -> Column:
+    def tokens(self, taken: Sequence[str]) -> CurveColumn:
         """The column of training tokens by name; a step column only where it must be tokens."""
         free = self._free(taken)
         if found := self._alike([each for each in free if each.label.kind == "tokens"], "tokens"):
@@ -76,7 +76,7 @@ class Chooser:
             )
         raise self._missing("tokens", "the training tokens", "--tokens-column")
 
-    def ratio(self, taken: Sequence[str]) -> Column:
+    def ratio(self, taken: Sequence[str]) -> CurveColumn:
         """The column of activation ratios, or of sparsity, by name."""
         free = self._free(taken)
         for kind in ("ratio", "sparsity", "value"):
@@ -87,14 +87,14 @@ class Chooser:
             return found
         raise self._missing("ratio", "the activation ratios", "--ratio-column")
 
-    def _free(self, taken: Sequence[str]) -> list[Column]:
+    def _free(self, taken: Sequence[str]) -> list[CurveColumn]:
         return [
             each
             for each in self.columns
             if each.cells.name not in taken and each.cells.is_number and not each.label.index
         ]
 
-    def _alike(self, candidates: list[Column], what: str) -> Column | None:
+    def _alike(self, candidates: list[CurveColumn], what: str) -> CurveColumn | None:
         """The one candidate, or the first of some that hold the same.
 
         Ratios under fewer sections go first, then those with the plain name; constants are no
@@ -111,14 +111,14 @@ class Chooser:
             raise self._several(what, candidates)
         return candidates[0] if candidates else None
 
-    def _several(self, what: str, candidates: list[Column]) -> CurveFileError:
+    def _several(self, what: str, candidates: list[CurveColumn]) -> CurveFileError:
         option = "--tokens-column" if what == "tokens" else "--ratio-column"
         names = ", ".join(f"'{each.name}'" for each in candidates)
         return self._error(
             "ambiguous columns", f"several columns may hold the {what}: {names}; say {option}"
         )
 
-    def _nameless(self, free: list[Column], *, ratio: bool) -> Column | None:
+    def _nameless(self, free: list[CurveColumn], *, ratio: bool) -> CurveColumn | None:
         """In a table of two columns of numbers: the nameless one whose values fit."""
         unnamed = [each for each in free if each.label.nameless]
         numbers = [each for each in self.columns if each.cells.is_number and not each.label.index]
@@ -135,22 +135,22 @@ class Chooser:
         return CurveFileError(self.path, code, words, names)
 
 
-def _varies(column: Column) -> bool:
+def _varies(column: CurveColumn) -> bool:
     return column.numbers(column.cells.marks[0]).n_unique() > 1
 
 
-def _differ(one: Column, other: Column) -> bool:
+def _differ(one: CurveColumn, other: CurveColumn) -> bool:
     """Whether two columns differ where both hold a number."""
     pair = one.numbers(one.cells.marks[0]) != other.numbers(other.cells.marks[0])
     return bool(pair.any())
 
 
-def _largest(column: Column) -> float:
+def _largest(column: CurveColumn) -> float:
     largest = column.numbers(column.cells.marks[0]).max()
     return float(largest) if isinstance(largest, (int, float)) else 0.0
 
 
-def _is_ratio(column: Column) -> bool:
+def _is_ratio(column: CurveColumn) -> bool:
     cells = column.cells
     if cells.percent:
         return True

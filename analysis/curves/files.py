@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from sparsing.analysis.curves.cells import Mark
-from sparsing.analysis.curves.columns import Chooser, Column
+from sparsing.analysis.curves.columns import Chooser, CurveColumn
 from sparsing.analysis.curves.errors import CurveFileError, UnclearError
 from sparsing.analysis.curves.names import ColumnName
 from sparsing.analysis.curves.series import (
@@ -36,7 +36,7 @@ ROW = "index of the row"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
+class CurveSource:
     """Where the points of a curve stand in a file, and how they were read."""
 
     file: str
@@ -78,7 +78,7 @@ class FileCurve:
     activation_ratio: Floats
     weights: Floats | None
     notes: tuple[str, ...]
-    source: Source
+    source: CurveSource
 
 
 def read_curves(
@@ -104,7 +104,7 @@ def read_curves(
     options = _Options(tokens_column, ratio_column, error_column, unit, tuple(by), repeats)
     curves = []
     for run, frame, shown in _runs(table.frame, options):
-        found = _Reader(path, table, frame, shown, options).curves()
+        found = _TableReader(path, table, frame, shown, options).curves()
         curves += [(run | curve.source.series, curve) for curve in found]
     if len(curves) > MOST_SERIES:
         words = f"it has {len(curves)} series, over {MOST_SERIES}; say --by COLUMN"
@@ -157,7 +157,7 @@ def _runs(
     return tables
 
 
-class _Reader:
+class _TableReader:
     """Reads the curves of one table."""
 
     def __init__(
@@ -194,7 +194,7 @@ class _Reader:
         if left_out:
             notes.append(f"{left_out} of {self.frame.height} rows lack a number and are left out")
         weights = None if error is None else self._weights(error, read[2])
-        whole = Source(
+        whole = CurveSource(
             file=self.path,
             rows=len(rows),
             left_out=left_out,
@@ -208,7 +208,7 @@ class _Reader:
         others = self._others(columns)[rows]
         return list(self._series(whole, others, plain, ratios, weights, notes))
 
-    def _columns(self) -> tuple[Column, Column, Column | None]:
+    def _columns(self) -> tuple[CurveColumn, CurveColumn, CurveColumn | None]:
         """Columns of tokens, ratios and errors: as the options name them, else by their names."""
         error = self._named(self.options.error, "--error-column")
         tokens = self._named(self.options.tokens, "--tokens-column")
@@ -217,7 +217,7 @@ class _Reader:
         tokens = tokens or self.chooser.tokens(taken)
         return tokens, ratio or self.chooser.ratio([*taken, tokens.cells.name]), error
 
-    def _plain_tokens(self, column: Column, tokens: Floats) -> tuple[Floats, str, list[str]]:
+    def _plain_tokens(self, column: CurveColumn, tokens: Floats) -> tuple[Floats, str, list[str]]:
         """Token counts without their unit, the unit, and what is to be said about it."""
         if (tokens < 0).any():
             raise self._error("negative", f"'{column.name}' holds negative token counts")
@@ -229,7 +229,7 @@ class _Reader:
 
     def _series(
         self,
-        whole: Source,
+        whole: CurveSource,
         others: pl.DataFrame,
         tokens: Floats,
         ratios: Floats,
@@ -250,10 +250,10 @@ class _Reader:
                 source=replace(whole, rows=len(rows), series=dict(zip(keys, label, strict=True))),
             )
 
-    def _named(self, name: str | None, option: str) -> Column | None:
+    def _named(self, name: str | None, option: str) -> CurveColumn | None:
         return None if name is None else self.chooser.named(name, option, self.table.first_line)
 
-    def _guessed(self, tokens: Column, ratio: Column) -> list[str]:
+    def _guessed(self, tokens: CurveColumn, ratio: CurveColumn) -> list[str]:
         """Which columns were found by other names than the plain ones."""
         notes = []
         if self.options.tokens is None and tokens.name != "tokens":
@@ -262,7 +262,7 @@ class _Reader:
             notes.append(f"activation ratio read from column '{ratio.name}'")
         return notes
 
-    def _mark(self, columns: list[Column]) -> Mark:
+    def _mark(self, columns: list[CurveColumn]) -> Mark:
         """Decimal point or comma, as all the columns allow; other columns decide where both do."""
         possible: set[Mark] = {"point", "comma"}
         for column in columns:
@@ -282,12 +282,12 @@ class _Reader:
             "write its numbers without the latter",
         )
 
-    def _weights(self, column: Column, errors: Floats) -> Floats:
+    def _weights(self, column: CurveColumn, errors: Floats) -> Floats:
         if not (errors > 0).all():
             raise self._error("errors", f"standard errors in '{column.name}' must be above 0")
         return errors**-2
 
-    def _others(self, columns: list[Column]) -> pl.DataFrame:
+    def _others(self, columns: list[CurveColumn]) -> pl.DataFrame:
         """The columns that hold no part of the curve: numbers as such, all else as text."""
         used = {each.cells.name for each in columns}
         for name in self.options.by:
@@ -298,7 +298,7 @@ class _Reader:
             [
                 each.cells.numbers(each.cells.marks[0]).alias(each.cells.name)
                 if each.cells.is_number and each.cells.name not in self.options.by
-                else each.cells.series.cast(pl.String).alias(each.cells.name)
+                else each.cells.text.alias(each.cells.name)
                 for each in self.chooser.columns
                 if each.cells.name not in used
             ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sparsing.analysis.curves.columns import Column
+from sparsing.analysis.curves.columns import CurveColumn
 from sparsing.analysis.curves.errors import UnclearError
 from sparsing.analysis.laws.sparsity import Floats
 from sparsing.study.definition.values import COUNT_UNITS
@@ -16,7 +16,7 @@ MOST_NAMELESS = 0.6
 """A nameless column of higher values may hold sparsity."""
 
 
-def unit_of(column: Column, option: str | None) -> tuple[str, list[str]]:
+def unit_of(column: CurveColumn, option: str | None) -> tuple[str, list[str]]:
     """Unit of a token column (1, K, M, B, T) and what is to be said about it."""
     named = column.label.unit
     if column.cells.has_units:
@@ -32,7 +32,7 @@ def unit_of(column: Column, option: str | None) -> tuple[str, list[str]]:
     return option, [said] * differ
 
 
-def check_size(column: Column, tokens: Floats, unit: str, *, given: bool) -> None:
+def check_size(column: CurveColumn, tokens: Floats, unit: str, *, given: bool) -> None:
     """Question token counts that no training has. Raises UnclearError."""
     if not len(tokens):
         return
@@ -53,7 +53,7 @@ def check_size(column: Column, tokens: Floats, unit: str, *, given: bool) -> Non
     )
 
 
-def as_ratio(column: Column, values: Floats) -> tuple[Floats, list[str]]:
+def as_ratio(column: CurveColumn, values: Floats) -> tuple[Floats, list[str]]:
     """Plain activation ratios from a column: percent divided by 100, sparsity turned round."""
     notes = []
     cells = column.cells

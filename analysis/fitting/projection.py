@@ -95,7 +95,7 @@ class Solution:
 
 
 @dataclass(frozen=True)
-class Linear:
+class LinearPart:
     """The linear part of a solution: what the shape spans beside the constant.
 
     Where `bound` (...), the limit is held at 0: `basis` is then the shape's distance to its
@@ -114,7 +114,7 @@ def solve(problem: Problem, theta: Floats) -> Solution:
     return solve_shape(problem, theta, shape).solution
 
 
-def solve_shape(problem: Problem, theta: Floats, shape: Floats) -> Linear:
+def solve_shape(problem: Problem, theta: Floats, shape: Floats) -> LinearPart:
     """The linear part for a shape (..., n)."""
     direction = problem.law.direction
     basis = shape * problem.root_weights
@@ -132,11 +132,15 @@ def solve_shape(problem: Problem, theta: Floats, shape: Floats) -> Linear:
         limit_shape = problem.law.shape_limit(theta, problem.span)
         bound = start + change * limit_shape < 0
         if bound.any():
-            return _with_limit_0(problem, shape, limit_shape, Linear(found, basis, square, bound))
-    return Linear(found, basis, square, bound)
+            return _with_limit_0(
+                problem, shape, limit_shape, LinearPart(found, basis, square, bound)
+            )
+    return LinearPart(found, basis, square, bound)
 
 
-def _with_limit_0(problem: Problem, shape: Floats, limit_shape: Floats, linear: Linear) -> Linear:
+def _with_limit_0(
+    problem: Problem, shape: Floats, limit_shape: Floats, linear: LinearPart
+) -> LinearPart:
     """Where the limit would be negative: the best solution with limit 0."""
     free, bound = linear.solution, linear.bound
     beyond = (shape - limit_shape[..., None]) * problem.root_weights
@@ -148,7 +152,7 @@ def _with_limit_0(problem: Problem, shape: Floats, limit_shape: Floats, linear: 
     residuals = np.where(bound[..., None], at_0, free.residuals)
     solution = Solution(free.theta, start, change, residuals, dot(residuals, residuals))
     basis = np.where(bound[..., None], beyond, linear.basis)
-    return Linear(solution, basis, np.where(bound, square, linear.square), bound)
+    return LinearPart(solution, basis, np.where(bound, square, linear.square), bound)
 
 
 def dot(left: Floats, right: Floats) -> Floats:

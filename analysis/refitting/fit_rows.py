@@ -21,7 +21,7 @@ from sparsing.analysis.refitting.newest import Curve
 
 NORMAL_95 = 1.96
 PARALLEL_FROM = 64
-"""So many fits are shared out to all cores; fewer are done before a process has started."""
+"""This many fits or more use all cores; fewer are done before a process has started."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,9 +19,9 @@ from sparsing.study.version import code_version
 log = logging.getLogger("sparsing.laws")
 
 TURN_SECONDS = 1.0
-"""A study is looked at so often."""
+"""Time between two looks at a study."""
 BEHIND_SECONDS = 10.0
-"""With a measurement older than this in no fit, or no look for so long, the service is behind."""
+"""Behind: a measurement older than this is in no fit, or the last look is older than this."""
 
 
 class FollowedStudy:
@@ -77,7 +77,7 @@ class FollowedStudy:
         return f"fits are {behind:.0f} s behind" if behind > BEHIND_SECONDS else None
 
     def trouble(self) -> str | None:
-        """`problem`, but for a first look that has just begun: nobody needs to look at that."""
+        """`problem`, but not for a first look that has just begun, which is no trouble."""
         young = time.monotonic() - self._made < BEHIND_SECONDS
         nothing_yet = self._looked_at is None and self._error is None
         return None if young and nothing_yet else self.problem()

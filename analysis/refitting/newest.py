@@ -37,12 +37,12 @@ class Curve:
 
     def between(self, warmup_tokens: int, stable_tokens: int) -> Curve:
         """The curve without the points of the warm-up, and of the decay after `stable_tokens`."""
-        kept = [i for i, at in enumerate(self.tokens) if warmup_tokens < at <= stable_tokens]
+        inside = [i for i, at in enumerate(self.tokens) if warmup_tokens < at <= stable_tokens]
         return replace(
             self,
-            tokens=[self.tokens[i] for i in kept],
-            activation_ratio=[self.activation_ratio[i] for i in kept],
-            half_width=[self.half_width[i] for i in kept],
+            tokens=[self.tokens[i] for i in inside],
+            activation_ratio=[self.activation_ratio[i] for i in inside],
+            half_width=[self.half_width[i] for i in inside],
         )
 
     @property

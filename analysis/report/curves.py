@@ -30,7 +30,7 @@ AHEAD = 1.6
 """Laws are drawn up to this many times the last point."""
 LAW_POINTS = 60
 MOST_POINTS = 200
-"""A line of training losses has at most so many points."""
+"""Most points of a line of training losses."""
 SMOOTHED_SHARE = 0.04
 """Training losses are means over this share of the run's steps."""
 FLATTENED = 0.2

@@ -21,7 +21,7 @@ from pydantic import Field
 from sparsing.analysis.forecasting.predictions import predictions_document
 from sparsing.analysis.refitting.follow import FollowedStudy
 from sparsing.analysis.service.documents import json_answer
-from sparsing.analysis.service.served import AdviceAsked, Asked, ServedStudy
+from sparsing.analysis.service.served import AdviceQuery, QueryParameters, ServedStudy
 from sparsing.analysis.service.table_stream import stream_table
 from sparsing.analysis.service.web.errors import ERRORS, handle_errors
 from sparsing.analysis.service.web.guard import Guard
@@ -38,7 +38,7 @@ class ArrowStream(StreamingResponse):
     media_type = "application/vnd.apache.arrow.stream"
 
 
-class PredictionAsked(Asked):
+class PredictionQuery(QueryParameters):
     """A run, and either tokens or a ratio."""
 
     run: str = Field(description="Id of the run.")
@@ -46,12 +46,12 @@ class PredictionAsked(Asked):
     ratio: float | None = Field(None, description="Predict the tokens to this activation ratio.")
 
 
-class TableAsked(Asked):
+class TableQuery(QueryParameters):
     """A part of a table."""
 
     columns: str | None = Field(None, description="Names of columns with commas between.")
     run: str | None = Field(None, description="Rows of this run only.")
-    limit: int | None = Field(None, ge=0, le=MAX_COUNT, description="At most so many rows.")
+    limit: int | None = Field(None, ge=0, le=MAX_COUNT, description="Largest number of rows.")
 
 
 class Served(dict[str, ServedStudy]):
@@ -153,7 +153,7 @@ def _add_documents(app: FastAPI, served: Served) -> None:
         return find_study(served, study).laws().answer(request)
 
     @app.get("/api/studies/{study}/predict", tags=["laws"])
-    def predict(study: str, asked: Annotated[PredictionAsked, Query()]) -> Response:
+    def predict(study: str, asked: Annotated[PredictionQuery, Query()]) -> Response:
         """A ratio at tokens, or tokens to a ratio: the document of `sparsing predict --json`."""
         found = find_study(served, study)
         if (asked.tokens is None) == (asked.ratio is None):
@@ -161,12 +161,12 @@ def _add_documents(app: FastAPI, served: Served) -> None:
         return json_answer(predictions_document(found.store, asked.run, asked.tokens, asked.ratio))
 
     @app.get("/api/studies/{study}/advice", tags=["laws"])
-    def advice(request: Request, study: str, asked: Annotated[AdviceAsked, Query()]) -> Response:
+    def advice(request: Request, study: str, asked: Annotated[AdviceQuery, Query()]) -> Response:
         """Which runs can stop, and what to run next: the document of `sparsing advise --json`."""
         return find_study(served, study).advice(asked).answer(request)
 
     @app.get("/api/studies/{study}/tables/{table}", tags=["tables"], response_class=ArrowStream)
-    def table(study: str, table: str, asked: Annotated[TableAsked, Query()]) -> Response:
+    def table(study: str, table: str, asked: Annotated[TableQuery, Query()]) -> Response:
         """A table as an Arrow IPC stream, batch by batch, in the store's order of rows."""
         found = find_study(served, study)
         if asked.run is not None:

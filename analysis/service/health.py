@@ -11,7 +11,7 @@ from sparsing.study.status.study_status import SILENT_SECONDS, RunStatus, StudyS
 from sparsing.study.units import duration_text
 
 MANY_RESTARTS = 3
-"""From so many on, restarts of a run are trouble."""
+"""More restarts of a run than this are trouble."""
 AT_WORK = ("training", "measuring")
 
 Level = Literal["failed", "attention", "healthy", "done", "planned"]

@@ -17,7 +17,7 @@ from sparsing.analysis.report.data import NAMES, ReportedRun, StudyData, group_o
 from sparsing.analysis.report.finding import finding
 from sparsing.analysis.report.style import dark
 from sparsing.analysis.service.health import done_seconds, health
-from sparsing.analysis.service.ttl_cache import Kept
+from sparsing.analysis.service.ttl_cache import TimedCache
 from sparsing.analysis.service.web.assets import assets_version
 from sparsing.study.guarded_json import read_json
 from sparsing.study.plan.runs import Run, plan_runs
@@ -26,7 +26,7 @@ from sparsing.study.store.by_run import ByRun
 
 FINDING_SECONDS = 5.0
 MOST_POINTS = 8000
-"""About so many points of curves are in the document of a study: what a screen can show."""
+"""About this many points of curves are in the document of a study: what a screen can show."""
 FEWEST_POINTS_OF_RUN = 6
 MOST_LAWS = 30
 """With more runs, laws and bands would cover each other: they are drawn for one run at a time."""
@@ -45,7 +45,9 @@ class LiveStudy:
         self._curves = ByRun(self._store, "sparsity", partial(read_curves, self._store))
         self._fits = ByRun(self._store, "fits", self._read_fits)
         self._lines: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]]]] = {}
-        self._finding = Kept(self._find, FINDING_SECONDS, partial(self._store.states, "sparsity"))
+        self._finding = TimedCache(
+            self._find, FINDING_SECONDS, partial(self._store.states, "sparsity")
+        )
 
     def version(self) -> object:
         """Differs from what it was when the study's document would say something else."""
@@ -86,18 +88,18 @@ class LiveStudy:
     def lines(self, run: str) -> list[dict[str, Any]]:
         """The newest laws of a run as lines: tokens, value, low, high, and where the points end."""
         rows = self._fits.now().get(run, [])
-        kept = self._lines.get(run)
-        if kept is None or kept[0] is not rows:
-            kept = self._lines[run] = (rows, [_line(row) for row in rows])
-        return kept[1]
+        cached = self._lines.get(run)
+        if cached is None or cached[0] is not rows:
+            cached = self._lines[run] = (rows, [_line(row) for row in rows])
+        return cached[1]
 
     def losses(self, run: str) -> dict[str, list[float]]:
         """Training losses of a run against tokens, thinned to what a screen shows."""
         rows = self._store.scan("steps", run).select("step", "tokens", "loss")
         rows = rows.filter(pl.col("loss").is_finite())
         last = rows.unique("step", keep="last", maintain_order=True).sort("step").collect()
-        kept = last[_evenly(len(last), LOSS_POINTS)]
-        return {"tokens": kept["tokens"].to_list(), "loss": _short(kept["loss"].to_list())}
+        drawn = last[_evenly(len(last), LOSS_POINTS)]
+        return {"tokens": drawn["tokens"].to_list(), "loss": _short(drawn["loss"].to_list())}
 
     def _data(self, status: StudyStatus) -> StudyData:
         """What the report knows as well, without its laws."""
@@ -158,13 +160,13 @@ def thinned(curve: Curve, most: int) -> dict[str, list[Any]]:
     They are evenly spaced in the square root of tokens, for curves are steep at their beginning.
     """
     tokens = np.asarray(curve.tokens, float)
-    kept = list(range(len(tokens)))
+    drawn = list(range(len(tokens)))
     if len(tokens) > most:
         roots = np.linspace(tokens[0] ** 0.5, tokens[-1] ** 0.5, most)[1:-1]
         between = np.searchsorted(tokens, roots**2)
-        kept = sorted({0, *between.tolist(), len(tokens) - 1})
-    ratios = [curve.activation_ratio[i] for i in kept]
-    return {"tokens": [curve.tokens[i] for i in kept], "ratios": _short(ratios)}
+        drawn = sorted({0, *between.tolist(), len(tokens) - 1})
+    ratios = [curve.activation_ratio[i] for i in drawn]
+    return {"tokens": [curve.tokens[i] for i in drawn], "ratios": _short(ratios)}
 
 
 def _evenly(count: int, most: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""What the law service says of one study: documents, each as old as its making allows."""
+"""What the law service says of one study: documents with a time to live."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sparsing.analysis.refitting.follow import FollowedStudy
 from sparsing.analysis.refitting.newest import laws_document, read_curves
 from sparsing.analysis.service.documents import Document
-from sparsing.analysis.service.ttl_cache import Kept
+from sparsing.analysis.service.ttl_cache import TimedCache
 from sparsing.study.definition.values import token_count
 from sparsing.study.plan.runs import Run, find_run, plan_runs
 from sparsing.study.status.study_status import StudyStatus
@@ -24,26 +24,26 @@ if TYPE_CHECKING:
 
 STATUS_SECONDS, LAWS_SECONDS, LIVE_SECONDS = 0.5, 0.5, 0.5
 REPORT_SECONDS, ADVICE_SECONDS = 5.0, 5.0
-KEPT_ADVICES, KEPT_RUNS = 16, 64
-"""So many wishes for advice, and documents of single runs, are kept."""
+MOST_ADVICES, MOST_RUNS = 16, 64
+"""Answers to queries for advice, and documents of single runs, that are cached."""
 HTML = "text/html"
 _DRAWING = threading.Lock()
 """matplotlib draws in one thread at a time."""
 
 
-class Asked(BaseModel):
+class QueryParameters(BaseModel):
     """Base of all queries: unknown parameters are errors."""
 
     model_config = ConfigDict(extra="forbid")
 
 
-class AdviceAsked(Asked):
-    """The wished quantity and its precision, as in `sparsing advise`."""
+class AdviceQuery(QueryParameters):
+    """The target quantity and its precision, as in `sparsing advise`."""
 
-    precision: float = Field(0.1, description="Wished half width of the 95 % interval.")
+    precision: float = Field(0.1, description="Half width of the 95 % interval to reach.")
     absolute: bool = Field(False, description="Precision is in the quantity's own unit.")
-    tokens: str | None = Field(None, description="Wish for the activation ratio at 8e11 or 800B.")
-    ratio: float | None = Field(None, description="Wish for the tokens to this activation ratio.")
+    tokens: str | None = Field(None, description="Target: the activation ratio at 8e11 or 800B.")
+    ratio: float | None = Field(None, description="Target: the tokens to this activation ratio.")
     scale: str | None = Field(None, description="Also predict models of this scale, as 2.4B.")
 
 
@@ -53,18 +53,20 @@ class ServedStudy:
     def __init__(self, followed: FollowedStudy) -> None:
         self.followed, self.store = followed, followed.store
         self._runs = plan_runs(self.store.study)
-        self._status = Kept(followed.status.read, STATUS_SECONDS)
-        self._status_text = Kept(lambda: Document.json(self.status().as_json()), STATUS_SECONDS)
-        self._laws = self._kept(lambda: Document.json(laws_document(self.store)), LAWS_SECONDS)
-        self._report = self._kept(self._draw, REPORT_SECONDS)
-        self._glance = Kept(lambda: self._live.glance(self.status()), LIVE_SECONDS)
-        self._page = Kept(
+        self._status = TimedCache(followed.status.read, STATUS_SECONDS)
+        self._status_text = TimedCache(
+            lambda: Document.json(self.status().as_json()), STATUS_SECONDS
+        )
+        self._laws = self._cached(lambda: Document.json(laws_document(self.store)), LAWS_SECONDS)
+        self._report = self._cached(self._draw, REPORT_SECONDS)
+        self._glance = TimedCache(lambda: self._live.glance(self.status()), LIVE_SECONDS)
+        self._page = TimedCache(
             lambda: Document.json(self._live.study()),
             LIVE_SECONDS,
             lambda: self._live.version(),
         )
-        self._advice = lru_cache(KEPT_ADVICES)(self._kept_advice)
-        self._run = lru_cache(KEPT_RUNS)(self._kept_run)
+        self._advice = lru_cache(MOST_ADVICES)(self._cached_advice)
+        self._run = lru_cache(MOST_RUNS)(self._cached_run)
 
     def status(self) -> StudyStatus:
         """How the study stands."""
@@ -98,12 +100,12 @@ class ServedStudy:
         """The study in a few words and numbers, for the list of all."""
         return self.status().summary() | self._glance.get()
 
-    def advice(self, asked: AdviceAsked) -> Document:
+    def advice(self, asked: AdviceQuery) -> Document:
         """The document of `sparsing advise --json`."""
-        wish: dict[str, Any] = asked.model_dump()
+        target: dict[str, Any] = asked.model_dump()
         if asked.tokens is not None:
-            wish["tokens"] = token_count(asked.tokens, f"tokens = {asked.tokens}")
-        return self._advice(**wish).get()
+            target["tokens"] = token_count(asked.tokens, f"tokens = {asked.tokens}")
+        return self._advice(**target).get()
 
     # Report, page and advice load most of scipy and matplotlib: only where they are asked for.
 
@@ -119,15 +121,15 @@ class ServedStudy:
         with _DRAWING:
             return Document.of(render_report(self.store), HTML)
 
-    def _kept_advice(self, **wish: Any) -> Kept[Document]:
+    def _cached_advice(self, **target: Any) -> TimedCache[Document]:
         from sparsing.analysis.forecasting.advice import advise
 
-        return self._kept(
-            lambda: Document.json(advise(self.store, **wish).as_dict()), ADVICE_SECONDS
+        return self._cached(
+            lambda: Document.json(advise(self.store, **target).as_dict()), ADVICE_SECONDS
         )
 
-    def _kept_run(self, run: str) -> Kept[Document]:
-        return Kept(
+    def _cached_run(self, run: str) -> TimedCache[Document]:
+        return TimedCache(
             lambda: Document.json(self._run_content(run)),
             STATUS_SECONDS,
             lambda: {table: self.store.state(table, run) for table in TABLES},
@@ -146,5 +148,5 @@ class ServedStudy:
             "lines": self._live.lines(run),
         }
 
-    def _kept(self, make: Callable[[], Document], seconds: float) -> Kept[Document]:
-        return Kept(make, seconds, self.followed.version)
+    def _cached(self, make: Callable[[], Document], seconds: float) -> TimedCache[Document]:
+        return TimedCache(make, seconds, self.followed.version)

@@ -8,7 +8,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from sparsing.analysis.service.web.errors import problem_answer
+from sparsing.analysis.service.web.errors import error_answer
 from sparsing.analysis.service.web.login import Sessions, login_address
 
 OPEN_PATHS = ("/healthz", "/login", "/page/")
@@ -90,7 +90,7 @@ def _host(header: str) -> str:
 
 def _unauthorized() -> JSONResponse:
     wanted = "this service asks for its token: Authorization: Bearer TOKEN, or /login in a browser"
-    return problem_answer(401, wanted, {"www-authenticate": "Bearer"})
+    return error_answer(401, wanted, {"www-authenticate": "Bearer"})
 
 
 def _forbidden() -> JSONResponse:
@@ -98,4 +98,4 @@ def _forbidden() -> JSONResponse:
         "without a token this service answers only under a name of its machine, as 127.0.0.1 or "
         "localhost; to reach it under another one, start it with a token"
     )
-    return problem_answer(403, said)
+    return error_answer(403, said)

@@ -14,7 +14,7 @@ from sparsing.study.errors import DefinitionError, SparsingError
 HIGHEST_PORT = 65535
 START_SECONDS = 30.0
 STOP_SECONDS = 3
-"""Answers that are under way have so long to end."""
+"""Time for answers that are under way to end."""
 
 
 class Server:

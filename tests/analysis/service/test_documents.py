@@ -11,7 +11,7 @@ from report_stores import small_study, write, write_measurements, write_training
 from service_client import STUDY, Ask, served
 
 from sparsing.analysis.service.documents import Document
-from sparsing.analysis.service.ttl_cache import Kept
+from sparsing.analysis.service.ttl_cache import TimedCache
 from sparsing.study.plan.runs import plan_runs
 from sparsing.study.store.study_store import StudyStore
 
@@ -119,15 +119,15 @@ def test_a_dear_value_keeps_nobody_waiting() -> None:
         made.append(len(made))
         return made[-1]
 
-    kept = Kept(make, 0.0)
-    assert kept.get() == 0
+    cached = TimedCache(make, 0.0)
+    assert cached.get() == 0
     time.sleep(0.01)
     began = time.monotonic()
-    assert kept.get() == 0  # the next one is under way
+    assert cached.get() == 0  # the next one is under way
     assert time.monotonic() - began < 5
     going.set()
     deadline = time.monotonic() + 30
-    while kept.get() == 0:
+    while cached.get() == 0:
         assert time.monotonic() < deadline
         time.sleep(0.005)
 
@@ -141,12 +141,12 @@ def test_errors_of_the_making_are_told_and_nothing_is_kept() -> None:
             raise said
         return said
 
-    kept = Kept(make, 0.0)
-    assert kept.get() == 1
+    cached = TimedCache(make, 0.0)
+    assert cached.get() == 1
     time.sleep(0.01)
     with pytest.raises(TimeoutError, match="slow disk"):
-        kept.get()
-    assert kept.get() == 2
+        cached.get()
+    assert cached.get() == 2
 
 
 def test_documents_are_compressed_where_it_helps() -> None:
