@@ -11,20 +11,28 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from sparsing.actors.data import tokenizers
-from sparsing.actors.data.build import Domain, Progress, build
 from sparsing.actors.data.folders import appearing
-from sparsing.actors.data.passages import limited
+from sparsing.actors.data.pipeline.build import Build, Made
+from sparsing.actors.data.pipeline.executors import executor_for
+from sparsing.actors.data.pipeline.plan import Domain
+from sparsing.actors.data.pipeline.progress import Meter, Rows
 from sparsing.actors.data.prepared import FORMAT, HALVES, PreparedData, open_prepared
 from sparsing.actors.data.sources.identity import Identity, digest_of, identities
 from sparsing.actors.data.sources.reading import documents
-from sparsing.actors.data.validation import tokens_per_half
+from sparsing.actors.data.tokenizer_files import file_of
+from sparsing.actors.data.validating.halves import tokens_per_half
+from sparsing.actors.data.validating.passages import limited
 from sparsing.study.definition.data import Data, Source
 from sparsing.study.definition.model import Study
-from sparsing.study.errors import DefinitionError
+from sparsing.study.errors import DefinitionError, SparsingError
+
+Progress = Callable[[str], None]
 
 __all__ = ["PreparedData", "content_hash", "open_prepared", "precheck", "prepare"]
 
@@ -33,25 +41,86 @@ Identities = dict[str, list[Identity]]
 
 
 def prepare(
-    study: Study, root: Path, progress: Progress | None = None, *, known: Identities | None = None
+    study: Study,
+    root: Path,
+    progress: Progress | None = None,
+    *,
+    known: Identities | None = None,
+    workers: int | None = None,
+    rows: Rows | None = None,
 ) -> PreparedData:
     """The study's data under `root`, made now if they are not there.
 
-    `progress` is called with a line for people at each part. `known` is what identifies the
-    sources, where that was found out just now. Raises DefinitionError for what is wrong with a
-    source, or too little text for the validation set.
+    Args:
+        study: its definition.
+        root: folder of prepared data, which all workers see.
+        progress: called with a line for people at times.
+        known: what identifies the sources, where that was found out just now.
+        workers: tasks at a time where this process is connected to Ray; None: as many as it has
+            CPUs. A small corpus is prepared in this process.
+        rows: called with rows of the table `preparation` at times.
+
+    Raises DefinitionError for what is wrong with a source, or too little text for the validation
+    set.
     """
     say = progress or (lambda line: None)
-    precheck(study.data)
     root = Path(root)
     found = known or identify(study.data)
     folder = root / content_hash(study.data, found)
+    if not folder.exists():
+        precheck(study.data)
     with appearing(folder, say) as made:
         if made:
-            tokenizer, domains = build(study.data, made, root / "tokenizers", say)
-            tokenizers.save(tokenizer, made / "tokenizer.json")
-            _write_metadata(study.data, tokenizer, domains, found, made)
+            _make(study.data, found, root, made, Meter(say, rows), workers)
     return open_prepared(folder)
+
+
+def _make(
+    data: Data, found: Identities, root: Path, folder: Path, meter: Meter, workers: int | None
+) -> None:
+    """Make all tokens that are missing, and the study's view of them in `folder`."""
+    domains = [
+        Domain(name=name, number=number, source=source, data=data, identities=found[name])
+        for number, (name, source) in enumerate(sorted(data.domains.items()))
+    ]
+    sizes = (sum(file.size for file in found[domain.name]) for domain in domains)
+    most = data.max_bytes
+    size = sum(each if most is None else min(each, most) for each in sizes)
+    build = Build(domains, root, executor_for(size, workers), meter)
+    build.draw()
+    key = build.view_key()
+    if not _copy_view(root, key, folder):
+        build.write(folder)
+        tokenizers.save(build.tokenizer, folder / "tokenizer.json")
+        _write_metadata(data, build, key, found, folder)
+    else:
+        _reweigh(data, folder)
+
+
+def _copy_view(root: Path, key: str, folder: Path) -> bool:
+    """Copy the view of another study of the same draw, if there is one; whether there was."""
+    for path in sorted(root.glob("*/metadata.json")):
+        try:
+            metadata = json.loads(path.read_text(encoding="utf-8"))
+            if metadata.get("view") == key:
+                open_prepared(path.parent)
+                shutil.copytree(path.parent, folder, dirs_exist_ok=True)
+                return True
+        except (OSError, ValueError, SparsingError):
+            continue
+    return False
+
+
+def _reweigh(data: Data, folder: Path) -> None:
+    """Say in a copied view what the definition says that is no part of a view: weights."""
+    path = folder / "metadata.json"
+    metadata = json.loads(path.read_text(encoding="utf-8"))
+    metadata["definition"] = data.model_dump(mode="json")
+    for name, about in metadata["domains"].items():
+        about["weight"] = _share(data, name)
+    metadata["made"] = {"parts_tokenized": 0, "view": "copied"}
+    path.write_text(json.dumps(metadata, indent=2) + "\n", encoding="utf-8")
+    _file_metadata(path)
 
 
 def identify(data: Data) -> Identities:
@@ -76,6 +145,8 @@ def content_hash(data: Data, found: Identities | None = None) -> str:
     definition = data.model_dump(mode="json")
     for source in definition["domains"].values():
         del source["path"]
+    if data.tokenizer.kind == "file":
+        definition["tokenizer"]["path"] = _tokenizer_digest(data)
     found = found or identify(data)
     content = {
         "format": FORMAT,
@@ -83,6 +154,15 @@ def content_hash(data: Data, found: Identities | None = None) -> str:
         "sources": {domain: digest_of(each) for domain, each in sorted(found.items())},
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _tokenizer_digest(data: Data) -> str:
+    try:
+        return hashlib.sha256(file_of(data.tokenizer).read_bytes()).hexdigest()
+    except OSError as error:
+        raise DefinitionError(
+            f"data.tokenizer: {file_of(data.tokenizer)} cannot be read: {error.strerror}"
+        ) from error
 
 
 def precheck(data: Data) -> None:
@@ -113,40 +193,54 @@ def _precheck_source(source: Source, max_bytes: int | None, needed: int) -> None
     )
 
 
-def _write_metadata(
-    data: Data,
-    tokenizer: tokenizers.Tokenizer,
-    domains: list[Domain],
-    found: Identities,
-    folder: Path,
-) -> None:
+def _write_metadata(data: Data, build: Build, key: str, found: Identities, folder: Path) -> None:
     """Write metadata.json, with size and SHA-256 of all other files, and flush all to disk."""
+    tokens = {
+        f"../{name.removesuffix('.bin')}{suffix}": about
+        for made in build.made.values()
+        for name, part in made.parts
+        for suffix, about in part.files.items()
+    }
+    own = {p.relative_to(folder).as_posix(): _file_metadata(p) for p in _files(folder)}
     metadata = {
         "format": FORMAT,
-        "vocabulary_size": tokenizer.vocabulary_size,
-        "end_of_document": tokenizer.end_of_document,
-        "tokenizer_fingerprint": tokenizer.fingerprint,
+        "vocabulary_size": build.tokenizer.vocabulary_size,
+        "end_of_document": build.tokenizer.end_of_document,
+        "tokenizer_fingerprint": build.tokenizer.fingerprint,
         "sequence_tokens": data.sequence_tokens,
         "definition": data.model_dump(mode="json"),
-        "domains": {d.name: _domain_metadata(d, found[d.name]) for d in domains},
-        "files": {p.relative_to(folder).as_posix(): _file_metadata(p) for p in _files(folder)},
+        "view": key,
+        "domains": {
+            d.name: _domain_metadata(d, build.made[d.name], found[d.name]) for d in build.domains
+        },
+        "made": {"parts_tokenized": sum(made.tokenized for made in build.made.values())},
+        "files": own | tokens,
     }
     path = folder / "metadata.json"
     path.write_text(json.dumps(metadata, indent=2) + "\n", encoding="utf-8")
     _file_metadata(path)
 
 
-def _domain_metadata(domain: Domain, found: list[Identity]) -> dict[str, Any]:
-    total = sum(source.weight for source in domain.data.domains.values())
+def _share(data: Data, domain: str) -> float:
+    total = sum(source.weight for source in data.domains.values())
+    return data.domains[domain].weight / total
+
+
+def _domain_metadata(domain: Domain, made: Made, found: list[Identity]) -> dict[str, Any]:
+    broken = made.broken
     return {
-        "weight": domain.source.weight / total,
-        "documents": domain.drawn.documents,
-        "bytes": domain.drawn.bytes,
+        "weight": _share(domain.data, domain.name),
+        "documents": made.documents,
+        "bytes": made.bytes,
         "train_tokens": domain.train_tokens,
+        "train_files": [f"../{name}" for name, _ in made.parts],
         "validation_tokens": {half: len(domain.found.tokens[half]) for half in HALVES},
         "validation_passages": domain.found.passages,
         "exact_duplicates_dropped": domain.found.exact_duplicates,
         "near_duplicates_dropped": domain.found.near_duplicates,
+        "broken_rows": broken.broken_rows,
+        "broken_files": broken.broken_files,
+        "broken": broken.broken,
         "source": digest_of(found),
         "source_files": len(found),
     }

@@ -1,12 +1,17 @@
 """A prepared data set: memory-mapped tokens of each domain, validation halves, the tokenizer.
 
-The folder (see `sparsing.actors.data.prepare`) holds
+The folder (see `sparsing.actors.data.prepare`) is a view of the tokens in `<store>/data/tokens`:
 
     metadata.json                 domains, weights, counts, sizes and digests of every file
     tokenizer.json
-    <domain>/train.bin            flat token ids, little-endian uint16 or uint32
+    <domain>/train.npy            stretches of the tokens' files: number of the file (-1: patches),
+                                  first token, tokens
+    <domain>/patches.bin          documents that validation was drawn from, without it
     <domain>/choose.bin           validation, first half: to choose thresholds and the CETT value
     <domain>/report.bin           validation, second half: to report
+
+Ids are flat, little-endian uint16 or uint32. Format 1, from before tokens were shared, has
+`<domain>/train.bin` instead of stretches and patches.
 """
 
 from __future__ import annotations
@@ -19,10 +24,13 @@ from typing import Any, Literal
 import numpy as np
 
 from sparsing.actors.data import tokenizers
+from sparsing.actors.data.stream import TokenStream
 from sparsing.study.errors import NotFoundError, SparsingError
 
-FORMAT = 1
+FORMAT = 2
 """Version of the folder's layout and of everything that decides its content."""
+FORMATS = (1, FORMAT)
+"""What can be read."""
 
 Half = Literal["choose", "report"]
 HALVES: tuple[Half, Half] = ("choose", "report")
@@ -46,18 +54,28 @@ class PreparedData:
             d: metadata["domains"][d]["train_tokens"] for d in self.domains
         }
         """Tokens of each domain, one epoch."""
-        self._train: dict[str, np.ndarray] = {}
+        self._train: dict[str, np.ndarray | TokenStream] = {}
 
     @cached_property
     def tokenizer(self) -> tokenizers.Tokenizer:
         """The tokenizer that made these tokens."""
         return tokenizers.load(self.path / "tokenizer.json")
 
-    def train(self, domain: str) -> np.ndarray:
+    def train(self, domain: str) -> np.ndarray | TokenStream:
         """All training tokens of `domain`, memory-mapped: (train_tokens,), uint16 or uint32."""
         if domain not in self._train:
-            self._train[domain] = self._map(domain, "train")
+            old = self.metadata["format"] == 1
+            self._train[domain] = self._map(domain, "train") if old else self._stream(domain)
         return self._train[domain]
+
+    def _stream(self, domain: str) -> TokenStream:
+        dtype = tokenizers.dtype_of(self.vocabulary_size)
+        names = self.metadata["domains"][domain]["train_files"]
+        files = [(self.path / name, dtype, 0) for name in names]
+        files.append((self.path / domain / "patches.bin", dtype, 0))
+        segments = np.load(self.path / domain / "train.npy")
+        segments[segments[:, 0] < 0, 0] = len(names)
+        return TokenStream(files, segments, dtype)
 
     def train_sequences(self, domain: str) -> int:
         """Sequences of one epoch; sequence i is train[i * S : i * S + S + 1], S sequence_tokens."""
@@ -91,7 +109,7 @@ def open_prepared(path: Path) -> PreparedData:
         raise NotFoundError(f"{path}: no prepared data; 'sparsing run' makes it") from error
     except (OSError, ValueError) as error:
         raise SparsingError(f"{path}/metadata.json: {error}; {_REMEDY}") from error
-    if metadata.get("format") != FORMAT:
+    if metadata.get("format") not in FORMATS:
         raise SparsingError(f"{path}: format {metadata.get('format')}, not {FORMAT}; {_REMEDY}")
     for name, about in metadata["files"].items():
         file = path / name

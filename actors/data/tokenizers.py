@@ -13,7 +13,6 @@ import numpy as np
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from sparsing.study.definition import data as data_definition
 from sparsing.study.errors import SparsingError
 
 END_OF_DOCUMENT = "<|endofdocument|>"
@@ -70,14 +69,18 @@ class ByteTokenizer:
 
 
 class BpeTokenizer:
-    """Byte-level BPE: every text can be encoded, and decodes to itself."""
+    """A tokenizer of the `tokenizers` library.
 
-    def __init__(self, inner: tokenizers.Tokenizer) -> None:
+    Of ours, byte-level BPE, every text can be encoded, and decodes to itself.
+    """
+
+    def __init__(self, inner: tokenizers.Tokenizer, end_of_document: str = END_OF_DOCUMENT) -> None:
         # A document that spells the special token out must not end there.
         inner.encode_special_tokens = True
-        self._inner = inner
-        self.vocabulary_size = inner.get_vocab_size()
-        self.end_of_document = int(inner.get_vocab()[END_OF_DOCUMENT])
+        self._inner, self._end = inner, end_of_document
+        vocabulary = inner.get_vocab()
+        self.vocabulary_size = max(inner.get_vocab_size(), max(vocabulary.values(), default=0) + 1)
+        self.end_of_document = int(vocabulary[end_of_document])
 
     def encode(self, texts: list[str]) -> list[np.ndarray]:
         """Ids of each text, uint16 or uint32."""
@@ -91,8 +94,11 @@ class BpeTokenizer:
 
     @property
     def json(self) -> str:
-        """The `tokenizers` library's own JSON."""
-        return self._inner.to_str()
+        """The `tokenizers` library's own JSON; beside it the end of document, if it is not ours."""
+        inner = self._inner.to_str()
+        if self._end == END_OF_DOCUMENT:
+            return inner
+        return json.dumps({"kind": "file", "end_of_document": self._end, "tokenizer": inner})
 
     @property
     def fingerprint(self) -> str:
@@ -115,24 +121,6 @@ def train_bpe(sample: list[str], vocabulary_size: int) -> BpeTokenizer:
     return BpeTokenizer(inner)
 
 
-def make_tokenizer(wanted: data_definition.Tokenizer, sample: list[str], cache: Path) -> Tokenizer:
-    """The tokenizer that the definition asks for; BPE is trained once per sample.
-
-    `cache` is a folder of trained tokenizers, named by a hash of sample and vocabulary size.
-    """
-    if wanted.kind == "bytes":
-        return ByteTokenizer()
-    digest = hashlib.sha256(f"{tokenizers.__version__} {wanted.vocabulary_size}".encode())
-    for text in sample:
-        digest.update(hashlib.sha256(text.encode()).digest())
-    path = cache / f"bpe-{digest.hexdigest()[:16]}.json"
-    if path.exists():
-        return load(path)
-    tokenizer = train_bpe(sample, wanted.vocabulary_size)
-    save(tokenizer, path)
-    return tokenizer
-
-
 def save(tokenizer: Tokenizer, path: Path) -> None:
     """Write the tokenizer as JSON; the file is there whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -145,8 +133,12 @@ def load(path: Path) -> Tokenizer:
     """The tokenizer that `save` wrote; SparsingError if the file is not one."""
     try:
         text = path.read_text(encoding="utf-8")
-        if json.loads(text).get("kind") == "bytes":
+        about = json.loads(text)
+        if about.get("kind") == "bytes":
             return ByteTokenizer()
+        if about.get("kind") == "file":
+            inner = tokenizers.Tokenizer.from_str(about["tokenizer"])
+            return BpeTokenizer(inner, about["end_of_document"])
         return BpeTokenizer(tokenizers.Tokenizer.from_str(text))
     except Exception as error:  # the library raises plain Exception for a broken file
         message = f"{path} is no tokenizer ({error}); delete its folder and prepare the data again"

@@ -18,7 +18,7 @@ from typing import Any, TextIO
 
 from sparsing.actors.data.fetching.corpora import ABOUT, DOCUMENTS, Corpus, Package, corpora_folder
 from sparsing.actors.data.folders import appearing
-from sparsing.actors.data.passages import rank
+from sparsing.actors.data.validating.passages import rank
 from sparsing.study.errors import SparsingError
 
 Progress = Callable[[str], None]

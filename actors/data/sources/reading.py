@@ -36,6 +36,8 @@ class Tally:
     broken_files: int = 0
     broken: list[str] = field(default_factory=list)
     """What is wrong with the first ones."""
+    reached: bool = False
+    """Was there as much text as was to be read at most?"""
 
     def add(self, other: Tally) -> None:
         """Count what another part has counted."""

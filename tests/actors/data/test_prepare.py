@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sparsing.actors.data.duplicates import DuplicateSearch
 from sparsing.actors.data.order import TrainingOrder
-from sparsing.actors.data.passages import limited, split
 from sparsing.actors.data.prepare import content_hash, open_prepared, precheck, prepare
+from sparsing.actors.data.validating.duplicates import DuplicateSearch
+from sparsing.actors.data.validating.passages import limited, split
 from sparsing.study.definition.model import Study
 from sparsing.study.errors import DefinitionError, NotFoundError, SparsingError
 
@@ -65,6 +65,14 @@ def texts_of(data, ids: np.ndarray) -> list[str]:
     return [t for t in data.tokenizer.decode(ids).split("<|endofdocument|>") if t]
 
 
+def training_texts(data, domain: str) -> list[str]:
+    return texts_of(data, np.asarray(data.train(domain)))
+
+
+def whole_of(data, number: int) -> bytes:
+    return np.asarray(data.train(data.domains[number])).astype(np.int64).tobytes()
+
+
 def half_texts(data, domain: str, half: str) -> list[str]:
     """The passages of a half of validation, but the last, which is cut at the half's end."""
     return texts_of(data, np.fromfile(data.path / domain / f"{half}.bin", "<u2"))[:-1]
@@ -92,7 +100,7 @@ def test_nothing_is_lost_between_training_and_validation(prepared, corpora):
     """Training and validation together are all the corpus, but for the cut at a half's end."""
     for domain, path in corpora.items():
         whole = sum(len(json.loads(line)["text"]) for line in path.open())
-        kept = np.count_nonzero(prepared.train(domain) != 256)
+        kept = np.count_nonzero(np.asarray(prepared.train(domain)) != 256)
         held = sum(len(validation_text(prepared, domain, half)) for half in HALVES)
         assert whole - 2 * 1024 <= kept + held <= whole + 1000
 
@@ -109,7 +117,9 @@ def test_halves_share_no_document_with_each_other(prepared, corpora):
 
 
 def test_no_validation_text_is_in_training(prepared):
-    training = [t for d in prepared.domains for t in texts_of(prepared, prepared.train(d))]
+    training = [
+        t for d in prepared.domains for t in texts_of(prepared, np.asarray(prepared.train(d)))
+    ]
     pieces = [
         piece
         for domain in prepared.domains
@@ -158,7 +168,9 @@ def resembling(data, domain: str) -> list[str]:
     """Validation passages of `domain` that resemble training text, or each other."""
     pieces = [piece for half in HALVES for piece in half_texts(data, domain, half)]
     search = DuplicateSearch(pieces, list(range(len(pieces))), 0.7)
-    search.show([(text, -1) for d in data.domains for text in texts_of(data, data.train(d))])
+    search.show(
+        [(text, -1) for d in data.domains for text in texts_of(data, np.asarray(data.train(d)))]
+    )
     search.show_each_other(pieces)
     return [piece for piece, r in zip(pieces, search.resemblance, strict=True) if r]
 
@@ -171,7 +183,7 @@ def test_repetitions_inside_a_document_are_kept_out_of_validation(change, tmp_pa
     path = write_corpus(tmp_path / "a.jsonl", documents)
     data = prepare(study({"a": path}), tmp_path / "prepared")
     assert resembling(data, "a") == []
-    kept = np.count_nonzero(data.train("a") != 256)
+    kept = np.count_nonzero(np.asarray(data.train("a")) != 256)
     held = sum(len(validation_text(data, "a", half)) for half in HALVES)
     assert kept + held >= sum(map(len, documents)) - 2 * 1024
 
@@ -230,9 +242,9 @@ def test_changed_corpus_is_another_data_set(tmp_path):
 
 def test_damage_is_noticed_when_opened(corpora, tmp_path):
     data = prepare(study(corpora), tmp_path)
-    file = data.path / "a" / "train.bin"
+    file = data.path / data.metadata["domains"]["a"]["train_files"][0]
     os.truncate(file, file.stat().st_size - 1)
-    with pytest.raises(SparsingError, match=r"train.bin: damaged .* delete the folder"):
+    with pytest.raises(SparsingError, match=r"part-000000.bin: damaged .* delete the folder"):
         open_prepared(data.path)
     file.unlink()
     with pytest.raises(SparsingError, match="missing"):
@@ -258,7 +270,7 @@ def test_order_over_a_real_data_set_resumes_anywhere(corpora, tmp_path, tokenize
     for row, number in zip(whole[:50], rows[:50], strict=True):
         starts = data.train(data.domains[number])[:-128:128]
         assert row[0] in starts
-        assert row[:129].tobytes() in data.train(data.domains[number]).astype(np.int64).tobytes()
+        assert row[:129].tobytes() in whole_of(data, number)
 
 
 def test_max_bytes_is_respected(corpora, tmp_path):
@@ -328,7 +340,8 @@ print(prepare(study, Path(sys.argv[2]), lambda line: print(line, flush=True)).pa
 
 
 def shown(root: Path) -> list[str]:
-    return [path.name for path in root.iterdir() if not path.name.startswith(".")]
+    """Prepared data sets in a folder."""
+    return [path.parent.name for path in root.glob("[!.]*/metadata.json")]
 
 
 def start(definition: Path, root: Path) -> subprocess.Popen[str]:

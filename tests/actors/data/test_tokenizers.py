@@ -12,11 +12,9 @@ from sparsing.actors.data.tokenizers import (
     ByteTokenizer,
     dtype_of,
     load,
-    make_tokenizer,
     save,
     train_bpe,
 )
-from sparsing.study.definition import data as data_definition
 from sparsing.study.errors import SparsingError
 
 SAMPLE = [
@@ -60,17 +58,6 @@ def test_saved_tokenizer_is_the_same(tokenizer, tmp_path):
 def test_bpe_learns_its_sample():
     assert BPE.vocabulary_size <= 400
     assert len(BPE.encode([SAMPLE[0]])[0]) < len(SAMPLE[0]) / 3
-
-
-def test_bpe_is_trained_once_per_sample(tmp_path):
-    wanted = data_definition.Tokenizer(kind="bpe", vocabulary_size=300)
-    first = make_tokenizer(wanted, SAMPLE, tmp_path)
-    [path] = tmp_path.glob("*.json")
-    written = path.stat().st_mtime_ns
-    assert make_tokenizer(wanted, SAMPLE, tmp_path).fingerprint == first.fingerprint
-    assert path.stat().st_mtime_ns == written
-    make_tokenizer(wanted, [*SAMPLE, "more"], tmp_path)
-    assert len(list(tmp_path.glob("*.json"))) == 2
 
 
 def test_broken_tokenizer_says_what_to_do(tmp_path):

@@ -8,96 +8,16 @@ training lacks nothing but the passages of the two halves, and holds nothing tha
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
-from sparsing.actors.data.passages import Passage
 from sparsing.actors.data.prepared import HALVES
 from sparsing.actors.data.tokenizers import Tokenizer
+from sparsing.actors.data.validating.passages import Passage
+from sparsing.actors.data.validating.pool import Draw
 from sparsing.study.definition.data import Data
 from sparsing.study.errors import DefinitionError
-
-
-@dataclass(kw_only=True)
-class Draw:
-    """The passages drawn from a domain, and what was counted while all were seen."""
-
-    passages: list[Passage]
-    """By rank; none of them repeated exactly."""
-    exact_duplicates: int
-    """Of the lowest-ranked passages: dropped, for their text occurs again."""
-    whole: bool
-    """Was all drawn that may be (half of the text)?"""
-    documents: int
-    bytes: int
-    """UTF-8 bytes of the whole domain."""
-
-    @property
-    def ranks(self) -> set[int]:
-        """Ranks of the passages drawn: they are known by it."""
-        return {passage.rank for passage in self.passages}
-
-
-def draw(documents: Iterable[list[Passage]], wanted_bytes: int) -> Draw:
-    """The passages of lowest rank, `wanted_bytes` of them, or half of the text if that is less."""
-    pool = _Pool(wanted_bytes)
-    total_documents = total_bytes = 0
-    for passages in documents:
-        total_documents += 1
-        for passage in passages:
-            total_bytes += pool.see(passage)
-    kept, size = [], 0
-    unique = [p for r, p in sorted(pool.kept.items()) if r not in pool.repeated]
-    for passage in unique:
-        size += len(passage.text.encode())
-        if size > total_bytes / 2:
-            break
-        kept.append(passage)
-    return Draw(
-        passages=kept,
-        exact_duplicates=len(pool.repeated),
-        whole=len(kept) < len(unique) or pool.size <= wanted_bytes,
-        documents=total_documents,
-        bytes=total_bytes,
-    )
-
-
-@dataclass
-class _Pool:
-    """Passages of the lowest ranks seen so far, just over `wanted_bytes` of them."""
-
-    wanted_bytes: int
-    kept: dict[int, Passage] = field(default_factory=dict)
-    repeated: set[int] = field(default_factory=set)
-    """Ranks kept of which a second passage with the same text was seen."""
-    size: int = 0
-    _heap: list[int] = field(default_factory=list)
-
-    def see(self, passage: Passage) -> int:
-        """Keep it if its rank is low enough; returns its bytes."""
-        size = len(passage.text.encode())
-        if passage.rank in self.kept:
-            self.repeated.add(passage.rank)
-        elif self.size <= self.wanted_bytes or passage.rank < -self._heap[0]:
-            self.kept[passage.rank] = passage
-            heapq.heappush(self._heap, -passage.rank)
-            self.size += size
-            self._shrink()
-        return size
-
-    def _shrink(self) -> None:
-        while self._heap:
-            highest = self.kept[-self._heap[0]]
-            size = len(highest.text.encode())
-            if self.size - size <= self.wanted_bytes:
-                return
-            heapq.heappop(self._heap)
-            del self.kept[highest.rank]
-            self.repeated.discard(highest.rank)
-            self.size -= size
 
 
 @dataclass(kw_only=True)

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsing.actors.data.duplicates import DuplicateSearch
-from sparsing.actors.data.shingles import WORDS, shingles
+from sparsing.actors.data.validating.duplicates import DuplicateSearch
+from sparsing.actors.data.validating.shingles import WORDS, shingles
 
 WORD = re.compile("[A-Za-z0-9_\u0080-\u07ff]+|[\u0800-\U0010ffff]")
 

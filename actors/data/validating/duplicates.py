@@ -12,10 +12,12 @@ is found wherever it stands in a long document.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import scipy.sparse
 
-from sparsing.actors.data.shingles import shingles
+from sparsing.actors.data.validating.shingles import shingles
 
 FILTER_BITS = 24
 
@@ -33,8 +35,25 @@ class DuplicateSearch:
         shape = len(self._known), len(texts)
         self._postings = _incidence(index, owners, shape)
         self._sizes = np.asarray(self._postings.sum(axis=0), dtype=np.int64).ravel()
+        self._make_filter()
+
+    def _make_filter(self) -> None:
         self._filter = np.zeros(2**FILTER_BITS, dtype=bool)
         self._filter[self._known >> np.uint64(64 - FILTER_BITS)] = True
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key != "_filter"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._make_filter()
+
+    def anew(self) -> DuplicateSearch:
+        """The same search, which has seen nothing yet; it shares the index."""
+        other = DuplicateSearch.__new__(DuplicateSearch)
+        other.__dict__.update(self.__dict__)
+        other.resemblance = np.zeros_like(self.resemblance)
+        return other
 
     def show(self, texts: list[tuple[str, int]]) -> None:
         """Compare all candidates with texts, except those of the document given with the text.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from typing import NamedTuple
 
 SECTION_PASSAGES = 16
@@ -28,8 +28,11 @@ class Passage(NamedTuple):
         return self.document, self.section
 
 
-def limited(documents: Iterable[str], max_bytes: int | None) -> Iterator[str]:
-    """The documents up to `max_bytes` of UTF-8; the last one is cut at the end of a line."""
+def limited(documents: Iterable[str], max_bytes: int | None) -> Generator[str, None, bool]:
+    """The documents up to `max_bytes` of UTF-8; the last one is cut at the end of a line.
+
+    Returns whether there was so much text.
+    """
     left = max_bytes
     for text in documents:
         if left is None:
@@ -43,7 +46,8 @@ def limited(documents: Iterable[str], max_bytes: int | None) -> Iterator[str]:
             yield text
         left -= size
         if left <= 0:
-            return
+            return True
+    return False
 
 
 def split(text: str, size: int) -> Iterator[str]:
@@ -66,9 +70,9 @@ def split(text: str, size: int) -> Iterator[str]:
         yield text[start:]
 
 
-def passages(documents: Iterable[str], size: int) -> Iterator[list[Passage]]:
-    """The passages of each document, in order."""
-    for document, text in enumerate(documents):
+def passages(documents: Iterable[str], size: int, first: int = 0) -> Iterator[list[Passage]]:
+    """The passages of each document, in order; documents are numbered from `first`."""
+    for document, text in enumerate(documents, first):
         yield [
             Passage(piece, rank(piece), document, number // SECTION_PASSAGES)
             for number, piece in enumerate(split(text, size))

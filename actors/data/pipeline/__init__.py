@@ -1,0 +1,1 @@
+"""The preparation: parts of sources that are worked on apart, and what is made of them."""

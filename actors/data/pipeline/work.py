@@ -1,0 +1,286 @@
+"""What a worker does on a part: draw passages, sample text, write tokens, look for duplicates.
+
+Each is a function of its job alone, in any process on any machine that sees the sources and the
+data's folder; what it makes is the same whoever makes it.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import itertools
+import pickle
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sparsing.actors.data import tokenizers
+from sparsing.actors.data.pipeline.parts import PartTokens, PartWriter, committed, put
+from sparsing.actors.data.sources.files import Files
+from sparsing.actors.data.sources.pieces import Part
+from sparsing.actors.data.sources.reading import Tally, piece_documents
+from sparsing.actors.data.validating.duplicates import DuplicateSearch
+from sparsing.actors.data.validating.passages import limited, passages, split, stretches
+from sparsing.actors.data.validating.passages import rank as rank_of
+from sparsing.actors.data.validating.pool import Pool
+from sparsing.study.definition.data import Source
+
+BATCH_CHARACTERS = 2**20
+"""Text that is tokenized and compared at once."""
+STRETCH_CHARACTERS = 2**16
+"""Longer texts are tokenized and compared in pieces of this length."""
+SAMPLE_CHARACTERS = 4096
+"""Passages of the tokenizer's sample."""
+DOCUMENT_BITS = 32
+"""A document's number is its part's, shifted by so many bits, plus its place in the part."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartInput:
+    """A part of a source, with the files that it needs."""
+
+    source: Source
+    files: Files
+    """Those of the part alone."""
+    part: Part
+    number: int
+    """Place among the source's parts."""
+    limit: int | None = None
+    """Bytes of text that are read at most."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of its files and ranges, about what a worker reads."""
+        return sum(
+            (self.files.files[p.file].size if p.end is None else p.end) - p.start
+            if self.source.kind not in ("parquet", "huggingface", "arrow")
+            else self.files.files[p.file].size
+            for p in self.part
+            if self.files.files
+        )
+
+    @property
+    def name(self) -> str:
+        """What its files are called."""
+        limit = "" if self.limit is None else f"-first-{self.limit}"
+        return f"part-{self.number:06d}{limit}"
+
+    def documents(self, tally: Tally) -> Iterator[str]:
+        """Its documents, in order."""
+        texts = (piece_documents(self.source, self.files, piece, tally) for piece in self.part)
+        tally.reached = yield from limited(itertools.chain.from_iterable(texts), self.limit)
+
+
+@dataclass(kw_only=True)
+class DrawnPart:
+    """What was drawn from a part, and what was counted while all of it was seen."""
+
+    pool: Pool
+    documents: int
+    bytes: int
+    tally: Tally
+
+
+def measure_part(job: PartInput) -> int:
+    """Bytes of text of a part."""
+    return sum(len(text.encode()) for text in job.documents(Tally()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrawJob:
+    """Draw passages from a part."""
+
+    input: PartInput
+    wanted_bytes: int
+    passage_characters: int
+
+
+def draw_part(job: DrawJob) -> DrawnPart:
+    """The passages of lowest rank of a part, just over `wanted_bytes` of them."""
+    pool, tally = Pool(job.wanted_bytes), Tally()
+    documents = total = 0
+    base = job.input.number << DOCUMENT_BITS
+    texts = job.input.documents(tally)
+    for found in passages(texts, job.passage_characters, base):
+        documents += 1
+        for passage in found:
+            total += pool.see(passage)
+    return DrawnPart(pool=pool, documents=documents, bytes=total, tally=tally)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleJob:
+    """Draw text for the tokenizer from a part."""
+
+    input: PartInput
+    share: float
+    """Of the text, at most 1."""
+
+
+def sample_part(job: SampleJob) -> list[str]:
+    """Passages of a part chosen by hash, about `share` of its text."""
+    below = int(2**32 * min(1.0, job.share))
+    # The low bits: the high ones decide what is drawn for validation.
+    return [
+        piece
+        for text in job.input.documents(Tally())
+        for piece in split(text, SAMPLE_CHARACTERS)
+        if rank_of(piece) & (2**32 - 1) < below
+    ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartJob:
+    """Make a part's tokens, and what the study's view of them needs, where they are not there."""
+
+    input: PartInput
+    domain: int
+    """Number of the domain."""
+    tokens: Path
+    """The part's tokens, without suffix."""
+    view: Path
+    """What the view needs of the part."""
+    tokenizer: Path
+    index: Path
+    """The search for duplicates, pickled."""
+    drawn: dict[int, frozenset[int]]
+    """Ranks of the passages drawn from the part, by place of their document in it."""
+    passage_characters: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartDone:
+    """A part whose tokens and view are there."""
+
+    domain: int
+    number: int
+    tokens: PartTokens
+    tokenized: bool
+    """Were its tokens made now?"""
+    size: int
+    """Bytes of its files."""
+
+
+def work_on_part(job: PartJob) -> PartDone:
+    """Make what is missing of a part; each of both is committed by itself."""
+    there = committed(job.tokens)
+    tokenized = there is None
+    if there is None or not job.view.exists():
+        tokenizer = _tokenizer(job.tokenizer)
+        if there is None:
+            with PartWriter(job.tokens, tokenizer) as writer:
+                tally = _stream(job, tokenizer, writer)
+                there = writer.commit(tally)
+        else:
+            _stream(job, tokenizer, None)
+    return PartDone(
+        domain=job.domain,
+        number=job.input.number,
+        tokens=there,
+        tokenized=tokenized,
+        size=job.input.size,
+    )
+
+
+@functools.lru_cache(maxsize=2)
+def _tokenizer(path: Path) -> tokenizers.Tokenizer:
+    return tokenizers.load(path)
+
+
+@functools.lru_cache(maxsize=1)
+def _index(path: Path) -> DuplicateSearch:
+    return pickle.loads(path.read_bytes())
+
+
+def _stream(job: PartJob, tokenizer: tokenizers.Tokenizer, writer: PartWriter | None) -> Tally:
+    """Read a part once: write its tokens if there is a writer, search it, write its view."""
+    search = _index(job.index).anew()
+    view = _View(tokenizer)
+    shown: list[tuple[str, int]] = []
+    pieces: list[tuple[str, bool]] = []
+    size, overlap, tally = 0, 2 * job.passage_characters, Tally()
+    base = (job.domain << 56) + (job.input.number << DOCUMENT_BITS)
+    for document, text in enumerate(job.input.documents(tally)):
+        if ranks := job.drawn.get(document):
+            # Passages drawn from other documents are compared with this one as it was.
+            runs = runs_without(text, ranks, job.passage_characters)
+            view.replace(document, runs)
+            texts = [(run, -1) for run in runs] + [(text, base + document)]
+        else:
+            texts = [(text, -1)]
+        for one, number in texts:
+            shown += [(part, number) for part in stretches(one, STRETCH_CHARACTERS, overlap)]
+        if writer:
+            writer.saw(text.encode())
+            pieces += closed(text)
+        size += len(text)
+        if size >= BATCH_CHARACTERS:
+            search.show(shown)
+            if writer:
+                writer.write(pieces)
+            shown, pieces, size = [], [], 0
+    search.show(shown)
+    if writer:
+        writer.write(pieces)
+    put(job.view, view.as_bytes(search.resemblance))
+    return tally
+
+
+def closed(text: str) -> list[tuple[str, bool]]:
+    """A text in pieces to tokenize; a document ends behind the last."""
+    *parts, last = stretches(text, STRETCH_CHARACTERS, 0)
+    return [*((part, False) for part in parts), (last, True)]
+
+
+def runs_without(text: str, ranks: frozenset[int], size: int) -> list[str]:
+    """The text between the passages of these ranks, as long as it goes."""
+    runs: list[list[str]] = [[]]
+    for piece in split(text, size):
+        if rank_of(piece) in ranks:
+            runs.append([])
+        else:
+            runs[-1].append(piece)
+    return ["".join(run) for run in runs if run]
+
+
+class _View:
+    """What a view needs of a part: hits of the search, and documents without what was drawn."""
+
+    def __init__(self, tokenizer: tokenizers.Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._documents: list[int] = []
+        self._tokens: list[np.ndarray] = []
+
+    def replace(self, document: int, runs: list[str]) -> None:
+        """These runs, each closed, stand for the document."""
+        self._documents.append(document)
+        self._tokens.append(encode_closed(self._tokenizer, runs))
+
+    def as_bytes(self, resemblance: np.ndarray) -> bytes:
+        """An .npz of it."""
+        hits = np.flatnonzero(resemblance)
+        empty = np.empty(0, dtype=tokenizers.dtype_of(self._tokenizer.vocabulary_size))
+        buffer = io.BytesIO()
+        np.savez(
+            buffer,
+            hits=hits,
+            resemblance=resemblance[hits],
+            documents=np.array(self._documents, dtype=np.int64),
+            lengths=np.array([len(tokens) for tokens in self._tokens], dtype=np.int64),
+            tokens=np.concatenate([empty, *self._tokens]),
+        )
+        return buffer.getvalue()
+
+
+def encode_closed(tokenizer: tokenizers.Tokenizer, texts: list[str]) -> np.ndarray:
+    """Tokens of texts, each closed by the end of document."""
+    dtype = tokenizers.dtype_of(tokenizer.vocabulary_size)
+    end = np.array([tokenizer.end_of_document], dtype=dtype)
+    pieces = [piece for text in texts for piece in closed(text)]
+    encoded = tokenizer.encode([text for text, _ in pieces])
+    parts: list[np.ndarray] = [np.empty(0, dtype=dtype)]
+    for ids, (_, closes) in zip(encoded, pieces, strict=True):
+        parts += (ids, end) if closes else (ids,)
+    return np.concatenate(parts)

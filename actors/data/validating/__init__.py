@@ -1,0 +1,1 @@
+"""Validation sets: passages drawn by hash, deduplicated exactly, split in two halves."""
