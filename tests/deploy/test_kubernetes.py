@@ -186,6 +186,9 @@ def test_references_between_manifests_hold():
     address = cluster["gcsFaultToleranceOptions"]["redisAddress"]
     host, _, port = address.partition(":")
     assert named("Service", host)["spec"]["ports"][0]["port"] == int(port)
+    classes = {d["metadata"]["name"] for d in documents() if d["kind"] == "PriorityClass"}
+    for template in templates(cluster):
+        assert template["spec"]["priorityClassName"] in classes
     job = named("RayJob", "sparsing-quickstart")["spec"]
     assert job["clusterSelector"] == {"ray.io/cluster": "sparsing"}
     claims = set(re.findall(r"claimName: ([\w-]+)", (KUBERAY / "cluster.yaml").read_text()))
@@ -196,6 +199,43 @@ def test_references_between_manifests_hold():
     pinned = re.search(r"^ray==(.+)$", (DEPLOY.parent / "requirements.txt").read_text(), re.M)
     assert pinned
     assert cluster["rayVersion"] == pinned[1]
+
+
+def gibibytes(text: str) -> float:
+    number, unit = re.fullmatch(r"(\d+)(Mi|Gi|Ti)", text).groups()
+    return float(number) * {"Mi": 2**-10, "Gi": 1, "Ti": 2**10}[unit]
+
+
+@pytest.mark.parametrize("document", documents(), ids=IDS)
+def test_what_is_in_memory_fits_the_limit(document):
+    """A volume in memory counts against the container that fills it."""
+    for template in templates(document):
+        spec = template["spec"]
+        in_memory = [v["emptyDir"] for v in spec.get("volumes", []) if "emptyDir" in v]
+        sizes = [gibibytes(v["sizeLimit"]) for v in in_memory if v.get("medium") == "Memory"]
+        for container in spec["containers"]:
+            limit = gibibytes(container["resources"]["limits"]["memory"])
+            assert sum(sizes) <= limit / 2
+
+
+def test_budgets_and_policies_are_about_pods_that_there_are():
+    """Labels of KubeRay's own pods are its to give; all others are in these files."""
+    ours = [t.get("metadata", {}).get("labels", {}) for t in templates(documents())]
+    ours += [{"ray.io/cluster": "sparsing", "ray.io/node-type": k} for k in ("head", "worker")]
+    for document in documents():
+        spec = document.get("spec", {})
+        chosen = {"PodDisruptionBudget": "selector", "NetworkPolicy": "podSelector"}
+        if key := chosen.get(document["kind"]):
+            wanted = spec[key]["matchLabels"].items()
+            assert any(wanted <= labels.items() for labels in ours), document["metadata"]["name"]
+
+
+def test_a_job_is_submitted_and_not_run_by_a_driver_that_dies_with_the_head():
+    words = named("RayJob", "sparsing-quickstart")["spec"]["entrypoint"].split()
+    assert words[:2] == ["sparsing", "submit"]
+    assert words[words.index("--code") + 1] == "image"
+    laws = named("Deployment", "sparsing-laws")["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert laws[:3] == ["sparsing", "serve", "--all"]
 
 
 def test_nccl_is_set_as_on_bare_machines():
