@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import psutil
+from sparsing.actors.training.reach import interface_of
 
 PACKAGES = ("sparsing", "ray", "torch", "deepspeed", "triton")
 PROGRAM_SECONDS = 20
@@ -69,14 +69,6 @@ def make_report(address: str, root: str | None, mark: str) -> NodeReport:
         gpus=gpus,
         driver=driver,
     )
-
-
-def interface_of(address: str) -> str | None:
-    """The network interface that has an address; None where there is none."""
-    for name, addresses in psutil.net_if_addrs().items():
-        if any(each.address.partition("%")[0] == address for each in addresses):
-            return name
-    return None
 
 
 def marks_folder(root: Path) -> Path:

@@ -9,12 +9,9 @@ import pytest
 from ray.util import get_node_ip_address
 
 from sparsing.actors.orchestration.cluster.cluster_check import CheckedNode, judged
-from sparsing.actors.orchestration.cluster.node_report import (
-    NodeReport,
-    interface_of,
-    make_report,
-)
+from sparsing.actors.orchestration.cluster.node_report import NodeReport, make_report
 from sparsing.actors.orchestration.cluster.nodes_table import nodes_table
+from sparsing.actors.training.reach import interface_of
 
 REPORT = NodeReport(
     host="h",

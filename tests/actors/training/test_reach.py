@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 
-from sparsing.actors.orchestration.cluster.reach import takes_connections
+from sparsing.actors.training.reach import takes_connections
 
 
 def test_who_listens_is_in_reach_and_who_does_not_is_not() -> None:
