@@ -10,8 +10,8 @@ from torch import Tensor
 from sparsing.actors.data.order import TrainingOrder
 from sparsing.actors.data.prepared import PreparedData
 from sparsing.actors.measuring.model import Subject
+from sparsing.actors.models.device import pick_device
 from sparsing.actors.models.transformer import ModelConfig, Transformer, parameter_groups
-from sparsing.actors.training.engine import pick_device
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM

@@ -24,16 +24,18 @@ import psutil
 import ray
 from ray.cluster_utils import Cluster
 
-from sparsing.actors.orchestration.controller import Controller
 from sparsing.actors.orchestration.gang import Gang
-from sparsing.actors.orchestration.watchdog import Beat, Pulse
+from sparsing.actors.orchestration.on_ray import controller_on_ray
 from sparsing.actors.training.assignment import Assignment
+from sparsing.actors.training.heartbeat import Heartbeat, HeartbeatRecorder
+from sparsing.actors.training.report import ShardReport
 from sparsing.study.bench.bench import Case, measured_once
 from sparsing.study.bench.made_rows import SEQUENCE_TOKENS, bench_study, step_rows
 from sparsing.study.definition.model import Resources, Study
 from sparsing.study.errors import SparsingError
 from sparsing.study.plan.runs import Run
-from sparsing.study.store.checkpoint_folders import MARKER, checkpoint_folder
+from sparsing.study.store.checkpoint_folders import checkpoint_folder
+from sparsing.study.store.checkpoint_marker import MARKER
 from sparsing.study.store.control.lease import acquire, study_cell
 from sparsing.study.store.study_store import StudyStore
 
@@ -51,16 +53,21 @@ class Seats:
 
     def __init__(self, study_path: str) -> None:
         self._store = StudyStore.open(".", study_path)
-        self._pulses: dict[str, Pulse] = {}
+        self._recorders: dict[str, HeartbeatRecorder] = {}
         self._spans: list[tuple[float, float]] = []
 
-    async def meeting_point(self) -> tuple[str, int]:
+    async def rendezvous(self) -> tuple[str, int]:
         """Where the gang would meet."""
         return "127.0.0.1", 0
 
-    async def beat(self, run: str) -> Beat:
+    async def heartbeat(self, run: str) -> Heartbeat:
         """Of the run's shard 0."""
-        return self._pulses[run].beat()
+        return self._recorders[run].heartbeat()
+
+    async def prepare(self, run: str) -> ShardReport:
+        """Ready at once."""
+        self._recorders[run] = HeartbeatRecorder()
+        return ShardReport(start_step=0, device="none")
 
     async def train(self, assignment: Assignment, rank: int, seconds: float) -> None:
         """Sleep for a run's time; rank 0 writes its rows, and the marker of its checkpoint."""
@@ -68,12 +75,11 @@ class Seats:
             await asyncio.sleep(seconds)
             return
         run, began = assignment.run, time.monotonic()
-        pulse = self._pulses[run.id] = Pulse()
         with self._store.writer("steps", run=run.id, attempt=assignment.attempt) as writer:
             for step in range(1, int(seconds / ROW_SECONDS) + 1):
                 await asyncio.sleep(began + step * ROW_SECONDS - time.monotonic())
                 writer.append(step, step_rows(step, 1))
-                pulse.stepped()
+                self._recorders[run.id].stepped()
             await asyncio.sleep(began + seconds - time.monotonic())
         folder = checkpoint_folder(self._store.path, run.id, run.steps)
         folder.mkdir(parents=True)
@@ -119,9 +125,10 @@ class Seat:
 
     def __init__(self, seats: Any, assignment: Assignment, rank: int) -> None:
         seconds = random.Random(assignment.run.id).uniform(*RUN_SECONDS)
-        self.meeting_point = Call(seats.meeting_point, ())
+        self.rendezvous = Call(seats.rendezvous, ())
+        self.prepare = Call(seats.prepare, (assignment.run.id,))
         self.train = Call(seats.train, (assignment, rank, seconds))
-        self.beat = Call(seats.beat, (assignment.run.id,))
+        self.heartbeat = Call(seats.heartbeat, (assignment.run.id,))
 
 
 class SimulatedGang(Gang):
@@ -135,7 +142,7 @@ class SimulatedGang(Gang):
         world_size = self.assignment.world_size
         self._shards = [Seat(self._seats, self.assignment, rank) for rank in range(world_size)]
         self._nodes = [""] * world_size
-        self._meeting_point = self._shards[0].meeting_point.remote()
+        self._rendezvous = self._shards[0].rendezvous.remote()
 
     def kill(self) -> None:
         """Give its place back."""
@@ -176,11 +183,11 @@ def schedule() -> Scheduled:
         seats = actor.remote(str(store.path))
         ray.get(seats.spans.remote())
         began, cpu_seconds = time.monotonic(), time.process_time()
-        controller = Controller(
+        controller = controller_on_ray(
             store,
             folder,
             acquire(study_cell(store.path)),
-            gang=lambda assignment, resources: SimulatedGang(seats, assignment, resources),
+            start_gang=lambda each: SimulatedGang(seats, each, store.study.resources),
             measurer=IdleMeasurer,
         )
         while not controller.ended:

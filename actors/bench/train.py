@@ -17,10 +17,12 @@ from torch import Tensor, nn
 
 from sparsing.actors.bench.models import make_llama
 from sparsing.actors.data.prepare import prepare
+from sparsing.actors.models.device import pick_device
 from sparsing.actors.models.transformer import ModelConfig, Transformer, parameter_groups
 from sparsing.actors.training.assignment import Assignment
-from sparsing.actors.training.engine import pick_device
+from sparsing.actors.training.heartbeat import HeartbeatRecorder
 from sparsing.actors.training.shard import TrainingShard
+from sparsing.actors.training.start import build_shard
 from sparsing.study.bench.bench import Case, compare
 from sparsing.study.definition.load import load_study
 from sparsing.study.definition.model import Axes, Shape, Study
@@ -37,7 +39,7 @@ meet the same machine."""
 
 
 def cases(repeats: int) -> list[Case]:
-    """Each shape: a shard, its fence and pulse with it, against plain PyTorch, transformers and
+    """Each shape: a shard, its fence and heartbeat with it, against plain PyTorch, transformers and
     bare DeepSpeed, and with against without statistics."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     torch.set_num_threads(1)
@@ -64,7 +66,7 @@ def _cases_of_shape(name: str, shard: TrainingShard, repeats: int) -> list[Case]
 
     def watched_step(step: int) -> None:
         shard.train_step(step)
-        shard.pulse.stepped()
+        shard.recorder.stepped()
 
     ours = timed(_numbered(watched_step))
     plain = timed(PlainLoop(Transformer(shard.config).initialize(0), shard).step)
@@ -96,12 +98,10 @@ def working_shard(shape: Shape) -> Iterator[TrainingShard]:
             token=0,
             world_size=1,
         )
-        shard = TrainingShard(assignment, rank=0)
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        shard.set_up("127.0.0.1", port)
-        with shard.writing(shard.resume()):
+        with build_shard(assignment, 0, "127.0.0.1", port, HeartbeatRecorder()) as shard:
             yield shard
 
 

@@ -59,8 +59,8 @@ def generate(
         raise click.UsageError("--sparse is without loss, --thresholds with: give one of them")
     from sparsing.actors.commands.measure_view import Progress
     from sparsing.actors.measuring.inputs.folders import load
+    from sparsing.actors.models.device import pick_device
     from sparsing.actors.models.generate import active_fraction, decoder_of, greedy, use_sparse
-    from sparsing.actors.training.engine import pick_device
     from sparsing.kernels.activity import StraightforwardRelu
 
     rules = None if thresholds_file is None else _thresholds(thresholds_file)

@@ -16,14 +16,14 @@ import ray
 import torch
 
 from sparsing.actors.data.prepare import open_prepared
+from sparsing.actors.measuring.checkpoint_subject import subject_of
 from sparsing.actors.measuring.measure import Measurement, measure_at
 from sparsing.actors.measuring.model import Subject
 from sparsing.actors.measuring.pareto import pareto, pareto_rows
 from sparsing.actors.measuring.rows import neuron_rows, sparsity_rows, vocabulary_rows
 from sparsing.actors.measuring.search import Probe, Profile, search_cett
 from sparsing.actors.measuring.tokens import of_half
-from sparsing.actors.training.checkpoints import load_model
-from sparsing.actors.training.engine import pick_device
+from sparsing.actors.models.device import pick_device
 from sparsing.study.plan.runs import Run
 from sparsing.study.store.checkpoint_folders import (
     checkpoint_folder,
@@ -32,12 +32,6 @@ from sparsing.study.store.checkpoint_folders import (
     stabilizing_steps,
 )
 from sparsing.study.store.study_store import StudyStore
-
-
-def subject_of(folder: Path, device: torch.device) -> Subject:
-    """The model of one of our checkpoints, to be measured."""
-    model = load_model(folder)
-    return Subject(model, model, model.config.vocabulary_size, device)
 
 
 class Measurer:

@@ -26,7 +26,7 @@ from sparsing.actors.measuring.precision import (
     measure_once,
     measure_to_precision,
 )
-from sparsing.actors.training.engine import pick_device
+from sparsing.actors.models.device import pick_device
 from sparsing.kernels.activity import out_norms
 from sparsing.kernels.thresholds import save_thresholds
 from sparsing.study.errors import DefinitionError, PrecisionError, SparsingError

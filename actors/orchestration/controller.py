@@ -1,51 +1,37 @@
-"""The controller: a loop over the study's runs, each in an explicit state.
-
-    planned -> waiting -> training -> measuring -> done
-                  ^          |
-                  +-- failure with progress      -> failed, or stopped
+"""The controller: a loop over the study's runs, each in a state of `orchestration.transitions`.
 
 What survives lives in the store: which checkpoints are complete, which are measured, which
-attempt is the newest. A controller that is started again finds all of it there. `tick` asks Ray
-what is ready, goes on with it, and never waits; `wait` returns when there may be more.
+attempt is the newest. A controller that is started again finds all of it there. `tick` goes on
+with what is ready and never waits; `wait` returns when there may be more.
+
+It decides nothing by itself: `policy` says what follows from a failure, `cluster` how many shards
+there is room for, `measurers` do the measuring, and a gang trains. Each is given to it, so that a
+test gives others. `orchestration.on_ray` makes a controller of the connected Ray cluster.
 
 Runs that wait for room ask Ray for it one or two at a time, in the study's order: Ray serves those
 who ask in no order, so that studies on one cluster get about equally much of what becomes free.
-Measurers have GPUs of their own.
 """
 
 from __future__ import annotations
 
-import logging
 import math
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol
 
-import ray
-
-from sparsing.actors.orchestration.cluster.capacity import Room
-from sparsing.actors.orchestration.cluster.nodes import cluster_has_gpus, missing, nodes_of_cluster
-from sparsing.actors.orchestration.gang import Gang, remove_leftovers
-from sparsing.actors.orchestration.measurers import Measurer, Measuring, Wanted
-from sparsing.actors.orchestration.policy import (
-    PastFailure,
-    Restart,
-    RunFailure,
-    decide,
-    replaced_batches,
-)
-from sparsing.actors.orchestration.progress import RunProgress, in_order, recall
+from sparsing.actors.orchestration.policy import PastFailure, Restart, decide, replaced_batches
+from sparsing.actors.orchestration.progress import RunningGang, RunProgress, in_order, recall
+from sparsing.actors.orchestration.transitions import StateOwner
 from sparsing.actors.training.assignment import Assignment
-from sparsing.study.definition.model import Resources, Study
-from sparsing.study.plan.runs import plan_runs
+from sparsing.actors.training.run_failure import RunFailure
+from sparsing.study.definition.model import Study
+from sparsing.study.plan.runs import Run, plan_runs
 from sparsing.study.status.failure import Kind
-from sparsing.study.status.study_status import ENDED
+from sparsing.study.status.run_state import RunState
 from sparsing.study.store.checkpoint_folders import complete_steps
 from sparsing.study.store.control.lease import Lease
 from sparsing.study.store.control.requests import stopped_runs
 from sparsing.study.store.study_store import StudyStore
-
-log = logging.getLogger("sparsing.controller")
 
 PLACEMENTS_AT_ONCE = 2
 """Gangs that ask for room at the same time: two, so that what becomes free is taken at once."""
@@ -54,15 +40,59 @@ LOOK_SECONDS = 1.0
 ROOM_SECONDS = 10.0
 """Between looks at whether a waiting run fits on the cluster at all."""
 
+Wanted = tuple[RunProgress, int | None]
+"""A run, and the step of its checkpoint to be measured; None for its final measurement."""
+Measured = tuple[RunProgress, int | None, RunFailure | None]
+"""The same after it has ended, with the failure if it was one."""
+
+
+class Cluster(Protocol):
+    """What the controller asks of the cluster (`orchestration.on_ray.RayCluster`)."""
+
+    def lack(self) -> str | None:
+        """What the cluster lacks for one run, were it empty, in words; None where a run fits."""
+
+    def world_size(self, run: Run) -> int:
+        """Shards of the run's next attempt."""
+
+    def may_grow(self, run: Run, shards: int) -> bool:
+        """Whether a run that trains with so many shards would be given more if it asked now."""
+
+    def wait(self, awaited: list[Any], timeout_seconds: float) -> None:
+        """Return when one of them is ready, or after the time."""
+
+
+class Measurers(Protocol):
+    """Who measures checkpoints (`orchestration.measurers.MeasurerPool`)."""
+
+    @property
+    def awaited(self) -> list[Any]:
+        """What to wait for."""
+
+    def start(self) -> None:
+        """Before the first gang asks for room."""
+
+    def hand_out(self, wanted: Sequence[Wanted]) -> None:
+        """Start as many of these measurements as there is room for."""
+
+    def collect(self) -> Iterable[Measured]:
+        """Measurements that have ended."""
+
+    def stop(self) -> None:
+        """End all of it."""
+
 
 class Controller:
-    """Trains and measures the runs of one study on the connected Ray cluster.
+    """Trains and measures the runs of one study.
 
     Args:
         store: the study's store, on a file system that every node sees.
         data_path: the prepared data, likewise.
         lease: of the study, which is checked before everything that is written or started.
-        gang, measurer: what trains and measures; others than ours only to time the controller.
+        start_gang: asks for a gang with an assignment.
+        cluster: where gangs are placed.
+        measurers: measure checkpoints.
+        clock: monotonic seconds.
     """
 
     def __init__(
@@ -71,30 +101,33 @@ class Controller:
         data_path: str,
         lease: Lease,
         *,
-        gang: Callable[[Assignment, Resources], Any] = Gang,
-        measurer: type = Measurer,
+        start_gang: Callable[[Assignment], RunningGang],
+        cluster: Cluster,
+        measurers: Measurers,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.store = store
         self.study: Study = store.study
         self.data_path = data_path
         self.lease = lease
-        self._gang = gang
-        self.room = Room(self.study.resources)
-        self.measuring = Measuring(store, data_path, measurer)
+        self.cluster = cluster
+        self.measurers = measurers
         self.runs = [recall(store, run) for run in plan_runs(self.study)]
+        self._states = StateOwner(store, lease)
+        self._start_gang = start_gang
+        self._now = clock
         self._queue = in_order(self.study, self.runs)
         self._looked = self._looked_at_room = -math.inf
-        remove_leftovers(store.path)
 
     @property
     def ended(self) -> bool:
         """Whether every run is done, failed or stopped."""
-        return all(p.state in ENDED for p in self.runs)
+        return all(p.state.ended for p in self.runs)
 
     @property
     def failed(self) -> dict[str, str]:
         """Runs that failed, with the reason."""
-        return {p.run.id: p.reason or "" for p in self.runs if p.state == "failed"}
+        return {p.run.id: p.reason or "" for p in self.runs if p.state == RunState.FAILED}
 
     def tick(self) -> None:
         """Go on with everything that can go on now.
@@ -103,57 +136,57 @@ class Controller:
             FencedError: another controller works on the study.
         """
         self.lease.check()
-        now = time.monotonic()
+        now = self._now()
         if now - self._looked >= LOOK_SECONDS:
             self._look()
             self._looked = now
         for progress in self.runs:
-            if progress.state in ("waiting", "training"):
-                self._follow(progress)
+            if progress.gang:
+                self._follow(progress, progress.gang)
         self._admit_next()
-        for progress, step, failure in self.measuring.collect():
+        for progress, step, failure in self.measurers.collect():
             self._end_measurement(progress, step, failure)
-        self.measuring.hand_out(self._wanted_measurements())
+        self.measurers.hand_out(self._wanted_measurements())
 
     def wait(self, timeout_seconds: float) -> None:
-        """Return as soon as `tick` can go on with something, or after so long."""
+        """Return as soon as `tick` can go on with something, or after this time."""
         awaited = [ref for p in self.runs if p.gang for ref in p.gang.awaited]
-        awaited += self.measuring.awaited
-        if awaited:
-            ray.wait(awaited, timeout=timeout_seconds)
-        else:
-            time.sleep(timeout_seconds)
+        self.cluster.wait([*awaited, *self.measurers.awaited], timeout_seconds)
 
     def stop(self) -> None:
         """End all actors; the store holds everything needed to go on."""
         for progress in self.runs:
             self._release(progress)
-        self.measuring.stop()
+        self.measurers.stop()
 
     def record_stop(self, reason: str) -> None:
         """Tell the store that what has not ended is stopped."""
         for progress in self.runs:
-            if progress.state not in ENDED:
-                self._enter(progress, "stopped", reason)
+            if not progress.state.ended:
+                self._states.enter(progress, RunState.STOPPED, reason)
 
     def _look(self) -> None:
         """What does not report by itself: checkpoints, requests in the store, the cluster."""
         asked = stopped_runs(self.store.path)
         for progress in self.runs:
-            if progress.state in ("waiting", "training"):
-                progress.checkpoints = complete_steps(self.store.path, progress.run.id)
-            if progress.run.id in asked and progress.state not in ENDED:
+            if progress.gang:
+                self._see_checkpoints(progress)
+            if progress.run.id in asked and not progress.state.ended:
                 self._release(progress)
-                self._enter(progress, "stopped", f"by request, attempt {progress.attempt}")
-            elif progress.state == "stopped" and progress.run.id not in asked:
-                progress.state = "planned"
+                reason = f"by request, attempt {progress.attempt}"
+                self._states.enter(progress, RunState.STOPPED, reason)
+            elif progress.state == RunState.STOPPED and progress.run.id not in asked:
+                self._states.enter(progress, RunState.PLANNED, "the request to stop was withdrawn")
         waiting = [p for p in self.runs if p.gang and not p.gang.placed]
-        if waiting and time.monotonic() - self._looked_at_room >= ROOM_SECONDS:
-            self._looked_at_room = time.monotonic()
-            lack = missing(self.study.resources, nodes_of_cluster())
+        if waiting and self._now() - self._looked_at_room >= ROOM_SECONDS:
+            self._looked_at_room = self._now()
+            lack = self.cluster.lack()
             for progress in waiting:
                 if lack != progress.reason:
-                    self._enter(progress, "waiting", lack)
+                    self._states.enter(progress, RunState.WAITING, lack)
+
+    def _see_checkpoints(self, progress: RunProgress) -> None:
+        progress.checkpoints = complete_steps(self.store.path, progress.run.id)
 
     def _release(self, progress: RunProgress) -> None:
         """End a run's gang, where it has one."""
@@ -164,11 +197,12 @@ class Controller:
     def _admit_next(self) -> None:
         """Take up planned runs in their order, as far as the study's caps and the queue allow."""
         for progress in self._queue:
-            if progress.state != "planned" or time.monotonic() < progress.not_before:
+            if progress.state != RunState.PLANNED or self._now() < progress.not_before:
                 continue
-            progress.checkpoints = complete_steps(self.store.path, progress.run.id)
-            if progress.checkpoints and progress.checkpoints[-1] == progress.run.steps:
-                self._enter(progress, "done" if progress.final_measured else "measuring")
+            self._see_checkpoints(progress)
+            if progress.trained:
+                measured = progress.final_measured
+                self._states.enter(progress, RunState.DONE if measured else RunState.MEASURING)
             elif self._may_start():
                 self._start(progress)
             else:
@@ -188,125 +222,104 @@ class Controller:
 
     def _start(self, progress: RunProgress) -> None:
         """Ask for a gang for a run."""
-        if cluster_has_gpus(nodes_of_cluster()):
-            self.measuring.start()
+        self.measurers.start()
         progress.attempt += 1
         progress.checkpoints_at_start = len(progress.checkpoints)
+        progress.world_size = self.cluster.world_size(progress.run)
         assignment = Assignment(
             study_path=str(self.store.path),
             data_path=self.data_path,
             run=progress.run,
             attempt=progress.attempt,
             token=self.lease.token,
-            world_size=self.room.world_size(progress.run),
+            world_size=progress.world_size,
             replaced_steps=replaced_batches(progress.failures),
         )
-        progress.world_size = assignment.world_size
         # In the store first: the fence of the attempt before looks there.
-        self._enter(progress, "waiting")
-        progress.gang = self._gang(assignment, self.study.resources)
+        self._states.enter(progress, RunState.WAITING)
+        progress.gang = self._start_gang(assignment)
 
-    def _follow(self, progress: RunProgress) -> None:
+    def _follow(self, progress: RunProgress, gang: RunningGang) -> None:
         """Follow a gang from its placement to its end."""
-        assert progress.gang
         try:
-            state = progress.gang.poll()
+            state = gang.poll()
         except RunFailure as failure:
             self._release(progress)
             self._fail(progress, failure)
             return
-        if state == "training" and progress.state == "waiting":
-            # The shard itself writes this state to the store: it knows device and precision.
-            progress.state = "training"
-        elif state == "ended":
+        if gang.report and progress.state == RunState.WAITING:
+            self._states.enter(
+                progress,
+                RunState.TRAINING,
+                gang.report.reason,
+                device=gang.report.device,
+                step=gang.report.start_step,
+            )
+        if state == "ended":
+            self._end_gang(progress)
+        elif self._is_to_resize(progress, gang, state):
             self._release(progress)
-            done = progress.checkpoints = complete_steps(self.store.path, progress.run.id)
-            if done and done[-1] == progress.run.steps:
-                self._enter(progress, "measuring")
-            else:
-                what = "its shards ended before the last checkpoint"
-                self._fail(progress, RunFailure(what, Kind.SHARD_FAILED))
-        else:
-            self._resize(progress, state)
+            shards = gang.assignment.world_size
+            reason = f"the cluster has changed: not {shards} shards now"
+            self._states.enter(progress, RunState.PLANNED, reason)
 
-    def _resize(self, progress: RunProgress, state: str) -> None:
-        """Let a gang that finds no room any more go on smaller, and one that may grow, larger."""
-        assert progress.gang
-        shards = progress.gang.assignment.world_size
-        if state == "placing":
-            resized = self.room.world_size(progress.run) != shards
-        elif state == "training" and self.room.may_grow(progress.run, shards):
-            done = progress.checkpoints
-            # Just after a checkpoint, so that nothing is trained twice.
-            resized = len(done) > progress.checkpoints_at_start and done[-1] < progress.run.steps
+    def _end_gang(self, progress: RunProgress) -> None:
+        self._release(progress)
+        self._see_checkpoints(progress)
+        if progress.trained:
+            self._states.enter(progress, RunState.MEASURING)
         else:
-            resized = False
-        if resized:
-            self._release(progress)
-            self._enter(progress, "planned", f"the cluster has changed: not {shards} shards now")
+            what = "its shards ended before the last checkpoint"
+            self._fail(progress, RunFailure(what, Kind.SHARD_FAILED))
+
+    def _is_to_resize(self, progress: RunProgress, gang: RunningGang, state: str) -> bool:
+        """Whether a gang finds no room any more and goes on smaller, or may grow."""
+        shards = gang.assignment.world_size
+        if state == "placing":
+            return self.cluster.world_size(progress.run) != shards
+        if state == "training" and self.cluster.may_grow(progress.run, shards):
+            # Just after a checkpoint, so that nothing is trained twice.
+            new = len(progress.checkpoints) > progress.checkpoints_at_start
+            return new and not progress.trained
+        return False
 
     def _fail(
-        self, progress: RunProgress, failure: RunFailure, retry_state: str = "planned"
+        self,
+        progress: RunProgress,
+        failure: RunFailure,
+        retry_state: RunState = RunState.PLANNED,
     ) -> None:
-        """After a failure, as the policy says: once more, or give the run up."""
-        run = progress.run
-        done = progress.checkpoints = complete_steps(self.store.path, run.id)
-        step = done[-1] if done else 0
+        """After a failure, as the policy says: try once more, or give the run up."""
+        self._see_checkpoints(progress)
+        step = progress.newest_step
         decision = decide(failure, progress.failures, step, self.study.stability)
         if not isinstance(decision, Restart):
             self._release(progress)
             reason = f"{failure}; {decision.why}" if decision.why else str(failure)
-            self._enter(progress, "failed", reason, failure.kind)
+            self._states.enter(progress, RunState.FAILED, reason, failure_kind=failure.kind)
             return
         past = PastFailure(kind=failure.kind, checkpoint_step=step, batch_step=decision.batch_step)
         progress.failures.append(past)
-        progress.not_before = time.monotonic() + decision.pause_seconds
+        progress.not_before = self._now() + decision.pause_seconds
         when = f" in {decision.pause_seconds:.0f} s" if decision.pause_seconds else ""
-        self._enter(
+        self._states.enter(
             progress,
             retry_state,
             f"once more{when}: {failure}",
-            failure.kind,
+            failure_kind=failure.kind,
             replaced_step=decision.batch_step,
         )
-
-    def _enter(
-        self,
-        progress: RunProgress,
-        state: str,
-        reason: str | None = None,
-        failure_kind: Kind | None = None,
-        *,
-        replaced_step: int | None = None,
-    ) -> None:
-        """Change a run's state, in the store first."""
-        self.lease.check()
-        step = progress.checkpoints[-1] if progress.checkpoints else 0
-        row = {
-            "step": step,
-            "tokens": step * progress.run.batch_tokens,
-            "state": state,
-            "reason": reason,
-            "world_size": progress.world_size,
-            "failure_kind": failure_kind,
-            "replaced_step": replaced_step,
-        }
-        run, attempt = progress.run.id, progress.attempt
-        with self.store.writer("runs", run=run, attempt=attempt, stream="controller") as writer:
-            writer.append(writer.next_seq, [row])
-        progress.state, progress.reason = state, reason
-        log.info("%s: %s%s", run, state, f" ({reason})" if reason else "")
 
     def _wanted_measurements(self) -> list[Wanted]:
         """What could be measured now."""
         found: list[Wanted] = []
         for progress in self.runs:
-            if time.monotonic() < progress.not_before:
+            if self._now() < progress.not_before:
                 continue
-            if progress.state == "training":
+            if progress.state == RunState.TRAINING:
                 new = [s for s in progress.checkpoints if s not in progress.live_measured]
                 found += [(progress, step) for step in new]
-            if progress.state == "measuring":
+            if progress.state == RunState.MEASURING:
                 found.append((progress, None))
         return found
 
@@ -314,11 +327,11 @@ class Controller:
         self, progress: RunProgress, step: int | None, failure: RunFailure | None
     ) -> None:
         """A measurement that failed is made again, or fails its run, as the policy says."""
-        if progress.state in ENDED:
+        if progress.state.ended:
             return
         if failure:
             self._fail(progress, failure, progress.state)
         elif step is None:
-            self._enter(progress, "done")
+            self._states.enter(progress, RunState.DONE)
         else:
             progress.live_measured.add(step)

@@ -1,4 +1,4 @@
-"""Driving a study: starts its actor on Ray, or finds it at work, and shows it until its end."""
+"""The driver: starts a study's actor on Ray, or finds it at work, and shows it until its end."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from sparsing.actors.orchestration.gang import last_line
 from sparsing.actors.orchestration.study_actor import (
     STOP_SECONDS,
     Outcome,
-    find_conductor,
-    start_conductor,
+    find_study_actor,
+    start_study_actor,
 )
 from sparsing.analysis.service.web.server import check_address
 from sparsing.study.display.live import live_view
 from sparsing.study.errors import SparsingError
+from sparsing.study.status.run_state import RunState
 from sparsing.study.status.study_status import StudyStatus
 from sparsing.study.store.control.journal import Journal
 from sparsing.study.store.control.requests import withdraw_stop
@@ -30,7 +31,7 @@ ANSWER_SECONDS = 2.0
 POLL_SECONDS = 0.2
 
 
-def conduct(
+def drive(
     store: StudyStore, address: str | None, metrics_port: int, *, detached: bool = False
 ) -> dict[str, str]:
     """Bring the study to its end on Ray, showing progress on stderr.
@@ -55,7 +56,8 @@ def conduct(
             if not address:
                 check_address(LOOPBACK, metrics_port)
             withdraw_stop(store.path)
-            actor, ours = start_conductor(store.path, metrics_port, detached=detached), not detached
+            actor = start_study_actor(store.path, metrics_port, detached=detached)
+            ours = not detached
         else:
             click.echo(f"{store.study_id} is at work: following it", err=True)
         try:
@@ -77,12 +79,12 @@ def conduct(
 
 def _at_work(store: StudyStore) -> Any | None:
     """The study's actor, unless its work has ended: then it is ended as well."""
-    actor = find_conductor(store.path)
+    actor = find_study_actor(store.path)
     if actor is None or not ray.wait([actor.outcome.remote()], timeout=ANSWER_SECONDS)[0]:
         return actor
     ray.kill(actor, no_restart=True)
     deadline = time.monotonic() + STOP_SECONDS
-    while find_conductor(store.path) and time.monotonic() < deadline:
+    while find_study_actor(store.path) and time.monotonic() < deadline:
         time.sleep(POLL_SECONDS)  # until its name is free
     return None
 
@@ -107,5 +109,5 @@ def _follow(actor: Any, store: StudyStore) -> Outcome:
         now = StudyStatus.read(store)
         if not now.ended:
             raise
-        runs = {run.run.id: run.reason or "" for run in now.runs if run.state == "failed"}
-        return Outcome(failed=runs, stopped=bool(now.states["stopped"]))
+        runs = {r.run.id: r.reason or "" for r in now.runs if r.state == RunState.FAILED}
+        return Outcome(failed=runs, stopped=bool(now.states[RunState.STOPPED]))

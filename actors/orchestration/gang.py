@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,12 @@ from ray.util.placement_group import (
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from sparsing.actors.orchestration.cluster.nodes import nodes_of_cluster, shard_bundle
-from sparsing.actors.orchestration.policy import RunFailure, as_failure, most_telling
+from sparsing.actors.orchestration.policy import most_telling
 from sparsing.actors.orchestration.remote_class import remote_class
 from sparsing.actors.orchestration.watchdog import START_SECONDS, Watchdog
 from sparsing.actors.training.assignment import Assignment
+from sparsing.actors.training.report import ShardReport
+from sparsing.actors.training.run_failure import RunFailure, as_failure
 from sparsing.study.definition.model import Resources
 from sparsing.study.errors import FencedError
 from sparsing.study.status.failure import Kind
@@ -39,15 +42,29 @@ def worker_environment(threads: int) -> dict[str, Any]:
 
 
 TICK_SECONDS = 1.0
-"""The controller polls a gang at least so often, unless it is kept from it."""
+"""The controller polls a gang about this often, unless it is kept from it."""
 COLLATERAL_SECONDS = 5.0
-"""When a shard fails because its peer is gone, the peer's own end shows within so long."""
+"""When a shard fails because its peer is gone, the peer's own end shows within this time."""
 NODE_DEATH_SECONDS = 20.0
-"""A shard out of reach may have lost its node: Ray knows after so long at the latest."""
+"""A shard out of reach may have lost its node: Ray knows after this time at the latest."""
 
 
-TrainingShard = remote_class(
-    "sparsing.actors.training.shard", "TrainingShard", ("meeting_point", "train", "beat")
+class GangState(StrEnum):
+    """How far a gang is."""
+
+    PLACING = "placing"
+    """It waits for its place on the cluster."""
+    STARTING = "starting"
+    """Its processes start, meet, and load their checkpoint."""
+    TRAINING = "training"
+    ENDED = "ended"
+    """All shards have trained to the run's end."""
+
+
+Shard = remote_class(
+    "sparsing.actors.training.shard_actor",
+    "ShardActor",
+    ("rendezvous", "prepare", "train", "heartbeat"),
 )
 
 
@@ -55,10 +72,12 @@ class Gang:
     """The shards of one attempt of a run; no call of it waits."""
 
     def __init__(
-        self, assignment: Assignment, resources: Resources, shard_class: type = TrainingShard
+        self, assignment: Assignment, resources: Resources, shard_class: type = Shard
     ) -> None:
         self.assignment = assignment
         self.resources = resources
+        self.report: ShardReport | None = None
+        """Of shard 0, once all are ready to train."""
         self._shard_class = shard_class
         self._bundle = shard_bundle(resources, nodes_of_cluster())
         shards = assignment.world_size
@@ -70,14 +89,16 @@ class Gang:
         )
         self._placed = self._group.ready()
         self._shards: list[Any] = []
-        self._meeting_point: Any = None
+        self._rendezvous: Any = None
         self._started = 0.0
-        self._training: list[Any] = []
+        self._tasks: list[Any] = []
+        """One of each shard: `prepare`, then `train`."""
         self._running: list[Any] = []
+        """Those of them that have not ended."""
         self._nodes: list[str] = []
         self._failed_since: float | None = None
         self._unreachable = False
-        self._pulse: PulseTaker | None = None
+        self._heartbeats: HeartbeatWatch | None = None
 
     @property
     def gpus(self) -> float:
@@ -94,54 +115,55 @@ class Gang:
         """References of which the next to be ready lets `poll` go on."""
         if not self._shards:
             return [self._placed]
-        return self._running if self._training else [self._meeting_point]
+        return self._running if self._tasks else [self._rendezvous]
 
-    def poll(self) -> str:
-        """Go on where possible; the gang's state: placing, starting, training or ended.
+    def poll(self) -> GangState:
+        """Go on where possible; how far the gang is.
 
         Raises:
-            RunFailure: a shard died or raised, or nothing gets on.
+            RunFailure: a shard died or raised, or the gang hangs.
             FencedError: a newer attempt has been started.
         """
         if not self._shards:
             if not _is_ready(self._placed):
-                return "placing"
+                return GangState.PLACING
             self._start()
             self._started = time.monotonic()
-        if not self._training:
-            return self._poll_meeting_point()
-        done, running = ray.wait(self._training, num_returns=len(self._training), timeout=0)
-        self._running = running
+        if not self._tasks:
+            return self._poll_rendezvous()
+        done, self._running = ray.wait(self._tasks, num_returns=len(self._tasks), timeout=0)
         failures = [failure for task in done if (failure := self._failure_of(task))]
         if failures:
-            self._judge(failures, waiting=bool(running))
-            return "training"
-        if not running:
-            return "ended"
-        assert self._pulse
-        self._pulse.take()
-        return "training"
+            self._judge(failures, waiting=bool(self._running))
+        elif not self._running:
+            if self.report:
+                return GangState.ENDED
+            self.report = ray.get(self._tasks[0])
+            self._tasks = self._running = [shard.train.remote() for shard in self._shards]
+        else:
+            assert self._heartbeats
+            self._heartbeats.look()
+        return GangState.TRAINING if self.report else GangState.STARTING
 
-    def _poll_meeting_point(self) -> str:
-        if not _is_ready(self._meeting_point):
+    def _poll_rendezvous(self) -> GangState:
+        if not _is_ready(self._rendezvous):
             if time.monotonic() - self._started > START_SECONDS:
                 raise RunFailure(f"shard 0 did not start in {START_SECONDS:.0f} s", Kind.HUNG)
-            return "starting"
+            return GangState.STARTING
         try:
-            address, port = ray.get(self._meeting_point)
+            address, port = ray.get(self._rendezvous)
         except ray.exceptions.RayError as error:
             raise self._describe(error, rank=0) from None
-        self._training = [shard.train.remote(address, port) for shard in self._shards]
-        self._running = self._training
-        self._pulse = PulseTaker(self._shards[0], self.resources.hang_seconds)
-        return "starting"
+        self._tasks = self._running = [s.prepare.remote(address, port) for s in self._shards]
+        self._heartbeats = HeartbeatWatch(self._shards[0], self.resources.hang_seconds)
+        return GangState.STARTING
 
     def _failure_of(self, task: Any) -> RunFailure | None:
         try:
             ray.get(task)
         except ray.exceptions.RayError as error:
             self._unreachable |= isinstance(error, ray.exceptions.ActorUnavailableError)
-            return self._describe(error, rank=self._training.index(task))
+            return self._describe(error, rank=self._tasks.index(task))
         return None
 
     def _judge(self, failures: list[RunFailure], waiting: bool) -> None:
@@ -171,14 +193,14 @@ class Gang:
                 name=f"{_name(assignment)}/shard-{rank}",
                 num_cpus=bundle["CPU"],
                 num_gpus=bundle.get("GPU", 0),
-                max_concurrency=2,  # the second answers `beat`
+                max_concurrency=2,  # the second answers `heartbeat`
                 runtime_env=worker_environment(self.resources.threads_per_shard),
                 scheduling_strategy=PlacementGroupSchedulingStrategy(
                     self._group, placement_group_bundle_index=rank
                 ),
             )
             self._shards.append(options.remote(assignment, rank))
-        self._meeting_point = self._shards[0].meeting_point.remote()
+        self._rendezvous = self._shards[0].rendezvous.remote()
 
     def kill(self) -> None:
         """End all shards at once and give their place back."""
@@ -187,8 +209,8 @@ class Gang:
         remove_placement_group(self._group)
 
 
-class PulseTaker:
-    """Asks a gang's shard 0 for its pulse, and hears when it gets on no more; never waits."""
+class HeartbeatWatch:
+    """Asks a gang's shard 0 for its heartbeat, and finds out when it hangs; never waits."""
 
     def __init__(self, shard: Any, hang_seconds: float) -> None:
         self._shard = shard
@@ -196,7 +218,7 @@ class PulseTaker:
         self._next = self._last = time.monotonic()
         self._watchdog = Watchdog(hang_seconds, self._next)
 
-    def take(self) -> None:
+    def look(self) -> None:
         """Take an answer that has come, ask again when it is time.
 
         Raises:
@@ -207,12 +229,12 @@ class PulseTaker:
         self._watchdog.forgive(max(0.0, now - self._last - TICK_SECONDS))
         self._last = now
         if self._asked is not None and _is_ready(self._asked):
-            # That the shard is dead its own task will tell.
+            # If the shard is dead, its own task says so.
             with suppress(ray.exceptions.RayError):
                 self._watchdog.hear(ray.get(self._asked), now)
             self._asked = None
         if self._asked is None and now >= self._next:
-            self._asked = self._shard.beat.remote()
+            self._asked = self._shard.heartbeat.remote()
             self._next = now + self._watchdog.ask_seconds()
         if hang := self._watchdog.hang(now):
             raise RunFailure(hang, Kind.HUNG)

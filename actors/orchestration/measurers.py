@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
 import ray
 
-from sparsing.actors.orchestration.cluster.nodes import nodes_of_cluster, shard_bundle
+from sparsing.actors.orchestration.cluster.nodes import (
+    cluster_has_gpus,
+    nodes_of_cluster,
+    shard_bundle,
+)
+from sparsing.actors.orchestration.controller import Measured, Wanted
 from sparsing.actors.orchestration.gang import describe, worker_environment
-from sparsing.actors.orchestration.policy import RunFailure
 from sparsing.actors.orchestration.progress import RunProgress
 from sparsing.actors.orchestration.remote_class import remote_class
+from sparsing.actors.training.run_failure import RunFailure
 from sparsing.study.status.failure import Kind
 from sparsing.study.store.study_store import StudyStore
 
@@ -25,11 +30,9 @@ AS_MEASURING = {
     Kind.BAD_INPUT: Kind.MEASURING_FAILED,
 }
 """Kinds of failures of actors in general, as those of a measurer are called."""
-Wanted = tuple[RunProgress, int | None]
-"""A run, and the step of its checkpoint; None for its final measurement."""
 
 
-class Measuring:
+class MeasurerPool:
     """Hands measurements to measurers, each of which has one at a time; never waits."""
 
     def __init__(self, store: StudyStore, data_path: str, measurer: type = Measurer) -> None:
@@ -45,7 +48,12 @@ class Measuring:
         return list(self._tasks)
 
     def start(self) -> None:
-        """Start all measurers, before the gangs: training must not take the GPUs they need."""
+        """Start all measurers, before the gangs: training must not take the GPUs they need.
+
+        Without GPUs they start when there is something to measure.
+        """
+        if not cluster_has_gpus(nodes_of_cluster()):
+            return
         while len(self._measurers) < self._resources.measurers:
             self._start_one()
 
@@ -54,7 +62,7 @@ class Measuring:
         for measurer in self._measurers:
             ray.kill(measurer, no_restart=True)
 
-    def hand_out(self, wanted: list[Wanted]) -> None:
+    def hand_out(self, wanted: Sequence[Wanted]) -> None:
         """Start as many of these measurements as there are measurers free."""
         taken = {(p.run.id, step) for _, p, step in self._tasks.values()}
         busy = {measurer for measurer, _, _ in self._tasks.values()}
@@ -73,8 +81,8 @@ class Measuring:
                 task = measurer.measure_live.remote(progress.run, step, progress.attempt)
             self._tasks[task] = (measurer, progress, step)
 
-    def collect(self) -> Iterator[tuple[RunProgress, int | None, RunFailure | None]]:
-        """Measurements that have ended: run, step (None: final), and the failure if it was one."""
+    def collect(self) -> Iterator[Measured]:
+        """Measurements that have ended."""
         if not self._tasks:
             return
         done, _ = ray.wait(list(self._tasks), num_returns=len(self._tasks), timeout=0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sparsing.actors.orchestration.policy import PastFailure
 from sparsing.study.status.failure import Kind
+from sparsing.study.status.run_state import RunState
 from sparsing.study.store.study_store import StudyStore
 
 
@@ -15,7 +16,7 @@ def past_failures(store: StudyStore, run: str) -> list[PastFailure]:
     columns = ["state", "failure_kind", "step", "replaced_step"]
     # In the order of commits: all such rows are of one stream.
     rows = store.scan("runs", run).select(columns).collect().rows(named=True)
-    given_up = max((i for i, row in enumerate(rows) if row["state"] == "failed"), default=-1)
+    given_up = max((i for i, row in enumerate(rows) if row["state"] == RunState.FAILED), default=-1)
     return [
         PastFailure(
             kind=Kind(row["failure_kind"]),

@@ -21,48 +21,22 @@ kept in the table `runs`, so that it outlives the controller.
 
 from __future__ import annotations
 
-import errno
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from sparsing.actors.training.run_failure import RunFailure
 from sparsing.study.definition.model import Stability
-from sparsing.study.errors import SparsingError
 from sparsing.study.status.failure import Kind
-from sparsing.study.store.writer import StoreError
 
 RESTARTS = 2
 """Restarts from one checkpoint that failures of a run may spend."""
 FIRST_PAUSE_SECONDS, LAST_PAUSE_SECONDS = 5.0, 300.0
 """The first restart from a checkpoint is made at once, the others after pauses that double."""
-DISK_ERRORS = {
-    getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EIO", "ESTALE")
-}
-
-
 OWN_FAULTS = frozenset({Kind.OUT_OF_MEMORY, Kind.BAD_INPUT, Kind.MEASURING_FAILED})
 """Of the run itself: another attempt would end the same way."""
 UNSTABLE = frozenset({Kind.NOT_FINITE, Kind.SPIKE})
 FREE = frozenset({Kind.NODE_LOST, Kind.DISK})
 """Nothing that a run can do about: restarted as often as it happens."""
-
-
-class RunFailure(SparsingError):
-    """A run failed, in a way of a kind.
-
-    Args:
-        words: what happened, for people.
-        kind: what follows from it depends on this.
-        batch_step: optimizer step, from 1, whose batch is to blame; None for most kinds.
-    """
-
-    def __init__(self, words: str, kind: Kind, batch_step: int | None = None) -> None:
-        super().__init__(words)
-        self.kind = kind
-        self.batch_step = batch_step
-
-    def __reduce__(self) -> tuple:
-        """Keeps kind and step on the way between processes."""
-        return type(self), (str(self), self.kind, self.batch_step)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,47 +121,6 @@ def pause_seconds(failures_before: int) -> float:
 def replaced_batches(past: Iterable[PastFailure]) -> tuple[int, ...]:
     """Steps whose batches are replaced, in the order in which that was decided."""
     return tuple(dict.fromkeys(p.batch_step for p in past if p.batch_step is not None))
-
-
-def batch_index(step: int, steps: int, replaced: Sequence[int]) -> int:
-    """Which batch of the data order optimizer step number `step`, from 1, of `steps` trains on.
-
-    Batches are numbered from 0. In the place of a replaced one comes one from after the run's end,
-    the first for the first that was replaced: no other step ever sees it.
-    """
-    return steps + replaced.index(step) if step in replaced else step - 1
-
-
-def as_failure(error: BaseException) -> RunFailure:
-    """An error that a shard or measurer raised, as a failure of a kind."""
-    if isinstance(error, RunFailure):
-        return error
-    words = str(error) or type(error).__name__
-    if not isinstance(error, SparsingError):
-        words = f"{type(error).__name__}: {words}"
-    return RunFailure(words, _kind(error))
-
-
-def _kind(error: BaseException) -> Kind:
-    chain = list(_chain(error))
-    if any(isinstance(e, StoreError) or _is_disk_error(e) for e in chain):
-        return Kind.DISK
-    # torch's and Ray's are called so, and neither is imported here.
-    if any(isinstance(e, MemoryError) or type(e).__name__ == "OutOfMemoryError" for e in chain):
-        return Kind.OUT_OF_MEMORY
-    return Kind.BAD_INPUT if isinstance(error, SparsingError) else Kind.SHARD_FAILED
-
-
-def _is_disk_error(error: BaseException) -> bool:
-    return isinstance(error, OSError) and error.errno in DISK_ERRORS
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 def most_telling(failures: Sequence[RunFailure]) -> RunFailure:

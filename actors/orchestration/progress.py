@@ -3,28 +3,54 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import polars as pl
 
-from sparsing.actors.orchestration.gang import Gang
 from sparsing.actors.orchestration.past_failures import past_failures
 from sparsing.actors.orchestration.policy import PastFailure
+from sparsing.actors.training.assignment import Assignment
+from sparsing.actors.training.report import ShardReport
 from sparsing.study.definition.model import Study
 from sparsing.study.plan.runs import Run, training_flops
+from sparsing.study.status.run_state import RunState
 from sparsing.study.store.study_store import StudyStore
+
+
+class RunningGang(Protocol):
+    """What the controller asks of a gang (`orchestration.gang.Gang`)."""
+
+    assignment: Assignment
+    report: ShardReport | None
+
+    @property
+    def gpus(self) -> float:
+        """What it occupies, or waits for."""
+
+    @property
+    def placed(self) -> bool:
+        """Whether it has its place."""
+
+    @property
+    def awaited(self) -> list[Any]:
+        """What to wait for."""
+
+    def poll(self) -> str:
+        """How far it is: a GangState."""
+
+    def kill(self) -> None:
+        """End it."""
 
 
 @dataclass
 class RunProgress:
-    """A run as the controller sees it."""
+    """A run as the controller sees it; its state is changed by `transitions.StateOwner` alone."""
 
     run: Run
-    state: str = "planned"
-    reason: str | None = None
     attempt: int = 0
     world_size: int | None = None
     """Shards of the newest attempt; None before one was started by this controller."""
-    gang: Gang | None = None
+    gang: RunningGang | None = None
     live_measured: set[int] = field(default_factory=set)
     final_measured: bool = False
     failures: list[PastFailure] = field(default_factory=list)
@@ -34,11 +60,37 @@ class RunProgress:
     """Complete ones when the newest attempt began."""
     checkpoints: list[int] = field(default_factory=list)
     """Steps of the complete ones, as they were seen last."""
+    _state: RunState = RunState.PLANNED
+    _reason: str | None = None
+
+    @property
+    def state(self) -> RunState:
+        """The run's state."""
+        return self._state
+
+    @property
+    def reason(self) -> str | None:
+        """Why it is in that state."""
+        return self._reason
+
+    @property
+    def newest_step(self) -> int:
+        """Of the newest complete checkpoint; 0 before the first."""
+        return self.checkpoints[-1] if self.checkpoints else 0
+
+    @property
+    def trained(self) -> bool:
+        """Whether the checkpoint of its last step is complete."""
+        return self.newest_step == self.run.steps
+
+    def take_state(self, state: RunState, reason: str | None) -> None:
+        """For `transitions.StateOwner`, which has written the change to the store."""
+        self._state, self._reason = state, reason
 
 
 def recall(store: StudyStore, run: Run) -> RunProgress:
     """A run's progress, from the store alone."""
-    states = store.scan("runs", run=run.id).sort("written_at").collect()
+    attempts = store.scan("runs", run=run.id).select(pl.col("attempt").max()).collect()
     measured = store.scan("sparsity", run=run.id).select("stage", "step").unique().collect()
     by_stage = {
         stage: set(measured.filter(pl.col("stage") == stage)["step"].to_list())
@@ -46,7 +98,7 @@ def recall(store: StudyStore, run: Run) -> RunProgress:
     }
     return RunProgress(
         run=run,
-        attempt=max(states["attempt"].to_list(), default=0),
+        attempt=attempts.item() or 0,
         live_measured=by_stage["live"],
         final_measured=by_stage["final"] >= set(run.checkpoint_steps),
         failures=past_failures(store, run.id),

@@ -18,8 +18,8 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sparsing.actors.data.study_data import data_of_study
-from sparsing.actors.orchestration.controller import Controller
 from sparsing.actors.orchestration.gang import last_line, worker_environment
+from sparsing.actors.orchestration.on_ray import controller_on_ray
 from sparsing.actors.orchestration.remote_class import remote_class
 from sparsing.study.errors import SparsingError
 from sparsing.study.plan.runs import plan_runs
@@ -29,15 +29,15 @@ from sparsing.study.store.control.requests import study_is_to_stop
 from sparsing.study.store.study_store import StudyStore
 
 WAIT_SECONDS = 0.5
-"""The loop looks so often at whether it is to stop."""
+"""The loop looks at whether it is to stop after this time at the latest."""
 LAW_SERVICE_RESTARTS = 10
 CONTROLLER_RESTARTS = 1000
-LIVES = 5
-"""After an error that nobody foresaw the controller is made anew, from the store."""
+TRIES = 5
+"""After an unexpected error the controller is made anew, from the store, this many times in all."""
 PAUSE_SECONDS = 10.0
 STOP_SECONDS = 60.0
 LINGER_SECONDS = 10.0
-"""After its end the actor stays so long, for those who ask how it ended."""
+"""After its end the actor stays for this time, for those who ask how it ended."""
 
 LawService = remote_class(
     "sparsing.actors.orchestration.law_actor", "LawService", ("url", "refit", "write_report")
@@ -56,7 +56,7 @@ class Outcome:
     """What ended the work, if it was an error; the study can be resumed."""
 
 
-class Conductor:
+class StudyActor:
     """Brings one study to its end; the actor's class."""
 
     def __init__(self, study_path: str, metrics_port: int) -> None:
@@ -78,20 +78,20 @@ class Conductor:
         self._ended.wait(STOP_SECONDS)
 
     def _work(self) -> None:
-        for _ in range(LIVES):
-            self._outcome, foreseen = self._live()
+        for _ in range(TRIES):
+            self._outcome, expected = self._try()
             if self._outcome.error:
                 self._journal.say(f"the controller ended: {self._outcome.error}")
-            if foreseen or self._stopping.wait(PAUSE_SECONDS):
+            if expected or self._stopping.wait(PAUSE_SECONDS):
                 break
         self._ended.set()
         threading.Event().wait(LINGER_SECONDS)
         ray.kill(ray.get_runtime_context().current_actor, no_restart=True)
 
-    def _live(self) -> tuple[Outcome, bool]:
-        """Work until the work ends; how it did, and whether that had been foreseen."""
+    def _try(self) -> tuple[Outcome, bool]:
+        """Work until the work ends; how it did, and whether that is an end to expect."""
         try:
-            return self._conduct_alone(), True
+            return self._work_alone(), True
         except SparsingError as error:
             return Outcome(error=error), True
         except ray.exceptions.RayError as error:
@@ -103,17 +103,17 @@ class Conductor:
             self._journal.say(traceback.format_exc())
             return Outcome(error=SparsingError(f"{type(error).__name__}: {error}")), False
 
-    def _conduct_alone(self) -> Outcome:
+    def _work_alone(self) -> Outcome:
         lease = acquire(study_cell(self._store.path))
         try:
-            return self._conduct(lease)
+            return self._control(lease)
         finally:
             lease.release()
 
-    def _conduct(self, lease: Lease) -> Outcome:
+    def _control(self, lease: Lease) -> Outcome:
         say = self._journal.say
         data = data_of_study(self._store, say)
-        controller = Controller(self._store, str(data.path), lease)
+        controller = controller_on_ray(self._store, str(data.path), lease)
         laws = start_law_service(self._store, self._metrics_port)
         url: Any = laws.url.remote()
         try:
@@ -154,7 +154,7 @@ def actor_name(study_path: Path) -> str:
     return f"study {study_path.name} {hashlib.sha256(str(study_path).encode()).hexdigest()[:8]}"
 
 
-def find_conductor(study_path: Path) -> Any | None:
+def find_study_actor(study_path: Path) -> Any | None:
     """The actor that works on a study on the connected cluster; None where there is none."""
     try:
         return ray.get_actor(actor_name(study_path))
@@ -162,9 +162,9 @@ def find_conductor(study_path: Path) -> Any | None:
         return None
 
 
-def start_conductor(study_path: Path, metrics_port: int, *, detached: bool) -> Any:
+def start_study_actor(study_path: Path, metrics_port: int, *, detached: bool) -> Any:
     """Start the study's actor, or get it where it is at work; ends with the driver, or detached."""
-    actor: Any = ray.remote(Conductor).options(
+    actor: Any = ray.remote(StudyActor).options(
         name=actor_name(study_path),
         get_if_exists=True,
         lifetime="detached" if detached else None,

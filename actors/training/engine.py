@@ -7,7 +7,7 @@ through DeepSpeed's own accessors. A checkpoint therefore loads at any world siz
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 
@@ -26,17 +26,13 @@ from deepspeed.utils import (
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
+from sparsing.actors.models.device import pick_device
 from sparsing.actors.models.transformer import Transformer, parameter_groups
 from sparsing.study.definition.model import Optimization, Study
 from sparsing.study.errors import DefinitionError
 from sparsing.study.plan.runs import Run
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
-
-
-def pick_device() -> torch.device:
-    """The first CUDA device this process may see, else the CPU."""
-    return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
 
 
 def pick_precision(optimization: Optimization, device: torch.device) -> torch.dtype:
@@ -96,7 +92,7 @@ def join_gang(rank: int, world_size: int, address: str, port: int, timeout_secon
 
 
 def limit_collectives(timeout_seconds: float) -> None:
-    """Let collectives of DeepSpeed fail after so long.
+    """Let collectives of DeepSpeed fail after this time.
 
     It reduces gradients in a copy of the world's group, which has torch's 30 minutes whatever was
     given to the world itself; and the copy exists only once an engine does.
@@ -176,6 +172,12 @@ class Engine:
         """The module inside DeepSpeed."""
         return self.deepspeed.module
 
+    @property
+    def description(self) -> str:
+        """Device, precision and ZeRO stage, for people: `CPU, float32, ZeRO 0`."""
+        name = "CPU" if self.device.type == "cpu" else torch.cuda.get_device_name(self.device)
+        return f"{name}, {str(self.dtype)[6:]}, ZeRO {self.zero_stage}"
+
     def step(self, sequences: Tensor, learning_rate: float) -> tuple[Tensor, float]:
         """One optimizer step on this shard's share of the global batch.
 
@@ -199,19 +201,34 @@ class Engine:
         assert norm is not None
         return total / self.accumulation_steps, float(norm)
 
-    def state(self) -> Iterator[tuple[str, Tensor]]:
-        """Named float32 tensors, whole: `weight/<name>`, `exp_avg/<name>`, `exp_avg_sq/<name>`.
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Whole shape of every parameter, by name, in the order of `state`."""
+        # Of a parameter that ZeRO 3 has partitioned only a part is here.
+        return {
+            name: tuple(getattr(parameter, "ds_shape", parameter.shape))
+            for name, parameter in self.model.named_parameters()
+        }
 
-        Collective: every shard must go through all of it, and may keep what it wants.
+    def state(self, wanted: Callable[[str], bool]) -> Iterator[tuple[str, Tensor]]:
+        """Tensors of the parameters that are wanted, float32, whole, one at a time.
+
+        Called `weight/<name>`, `exp_avg/<name>` and `exp_avg_sq/<name>`. Collective: every shard
+        must go through all of it, whatever it wants.
         """
         self._link_adam_state()
         for name, parameter in self.model.named_parameters():
-            yield f"weight/{name}", self._full(parameter, None)
-            for moment in MOMENTS:
-                yield f"{moment}/{name}", self._full(parameter, moment)
+            for kind, moment in (("weight", None), *((m, m) for m in MOMENTS)):
+                value = self._full(parameter, moment)
+                if wanted(name):
+                    yield f"{kind}/{name}", value.detach().float().cpu()
 
-    def load_state(self, state: dict[str, Tensor], steps: int) -> None:
-        """Take the state of a checkpoint after `steps` optimizer steps, at any world size."""
+    def load_state(self, state: Mapping[str, Tensor], steps: int) -> None:
+        """Take the state of a checkpoint after `steps` optimizer steps, at any world size.
+
+        Args:
+            state: as `state` has written it; each tensor is asked for once, in that order.
+            steps: optimizer steps done.
+        """
         self._prime()
         self._link_adam_state()
         for name, parameter in self.model.named_parameters():
@@ -230,7 +247,7 @@ class Engine:
             value = safe_get_full_fp32_param(parameter)
         else:
             value = safe_get_full_optimizer_state(parameter, moment)
-        return value.detach().float().cpu()
+        return value
 
     def _set_full(self, parameter: Tensor, value: Tensor, moment: str | None) -> None:
         value = value.to(self.device)

@@ -1,10 +1,10 @@
-"""The fence of an attempt: what belongs to an earlier life of a run must write nothing more.
+"""The fence of an attempt: shards of an earlier attempt of a run must write nothing more.
 
 A gang may outlive its controller, or be cut off from it, and go on; meanwhile another attempt is
 started elsewhere. The controller records an attempt in `runs` before its gang exists; so a shard
 that looks there finds out. Nothing rests on the moment between looking and writing: a row that is
-there is not written again, and a checkpoint's marker appears once (`training.checkpoints`). The
-fence ends the orphan, which would otherwise train to the end for nothing.
+there is not written again, and a checkpoint's marker appears once (`training.checkpoint_write`).
+The fence ends the orphan, which would otherwise train to the end for nothing.
 """
 
 from __future__ import annotations

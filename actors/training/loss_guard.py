@@ -8,13 +8,13 @@ from collections import deque
 
 import polars as pl
 
-from sparsing.actors.orchestration.policy import RunFailure
+from sparsing.actors.training.run_failure import RunFailure
 from sparsing.study.plan.runs import Run
 from sparsing.study.status.failure import Kind
 from sparsing.study.store.study_store import StudyStore
 
 SPIKE_WINDOW_STEPS = 50
-"""A spike is told from the median loss of so many steps before it."""
+"""A spike is told from the median loss of this number of steps before it."""
 
 
 class LossGuard:

@@ -13,12 +13,13 @@ import polars as pl
 
 from sparsing.study.plan.runs import Run, plan_runs
 from sparsing.study.status.run_history import changes_of_state
+from sparsing.study.status.run_state import RunState
 from sparsing.study.store.by_run import ByRun, States
 from sparsing.study.store.control.lease_watch import LeaseWatch, Sight
 from sparsing.study.store.study_store import StudyStore
 
-STATES = ("planned", "waiting", "training", "measuring", "done", "failed", "stopped")
-ENDED = ("done", "failed", "stopped")
+STATES = tuple(RunState)
+ENDED = tuple(state for state in RunState if state.ended)
 """States after which nothing more comes of a run by itself."""
 SPEED_ROWS = 20
 """Speed is the median over this number of the newest steps."""

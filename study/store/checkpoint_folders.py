@@ -1,17 +1,26 @@
-"""Where a run's checkpoints are, which are complete, and which nothing needs any more."""
+"""Where a run's checkpoints are, which are complete, and which nothing needs any more.
+
+Only folders called `step-` and digits are checkpoints; copies and conversions beside them
+(`step-000000580-hf`) belong to whoever made them. A checkpoint folder may be a link.
+"""
 
 from __future__ import annotations
 
+import re
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count as counted
 from pathlib import Path
 
 from sparsing.study.plan.runs import Run, plan_runs
+from sparsing.study.status.run_state import RunState
 from sparsing.study.status.study_status import newest_states
+from sparsing.study.store.checkpoint_marker import MARKER
+from sparsing.study.store.io.durable import sync_folder
 from sparsing.study.store.study_store import StudyStore
 
-MARKER = "checkpoint.json"
-"""Written last: a folder that has it holds a complete checkpoint."""
+STEP = re.compile(r"step-(\d+)")
 
 
 def checkpoint_folder(study_path: str | Path, run_id: str, step: int) -> Path:
@@ -21,8 +30,28 @@ def checkpoint_folder(study_path: str | Path, run_id: str, step: int) -> Path:
 
 def complete_steps(study_path: str | Path, run_id: str) -> list[int]:
     """Steps of a run's complete checkpoints, increasing."""
-    folder = Path(study_path) / "checkpoints" / run_id
-    return sorted(int(marker.parent.name[5:]) for marker in folder.glob(f"step-*/{MARKER}"))
+    found = _step_folders(study_path, run_id)
+    return sorted(step for step, folder in found if (folder / MARKER).is_file())
+
+
+def _step_folders(study_path: str | Path, run_id: str) -> Iterator[tuple[int, Path]]:
+    """Steps and folders of checkpoints, complete or not; also links that lead nowhere."""
+    for folder in sorted((Path(study_path) / "checkpoints" / run_id).glob("step-*")):
+        match = STEP.fullmatch(folder.name)
+        # The one name that `checkpoint_folder` gives: `step-7` is nobody's either.
+        if match and folder.name == checkpoint_folder("", run_id, int(match[1])).name:
+            yield int(match[1]), folder
+
+
+def set_aside(folder: Path) -> Path:
+    """Rename a damaged checkpoint, so that it is none any more; returns where it is now."""
+    for number in counted(1):
+        target = folder.with_name(f"{folder.name}.damaged-{number}")
+        if not target.exists():
+            folder.rename(target)
+            sync_folder(folder.parent)
+            return target
+    raise AssertionError
 
 
 def stabilizing_steps(run: Run, steps: list[int], count: int) -> list[int]:
@@ -38,24 +67,39 @@ class Removed:
     run: str
     step: int
     bytes: int
+    """What is freed: 0 of a link."""
+    leads_to: str | None = None
+    """Of a link: the folder that it leads to, which is left as it is."""
 
 
 def prune(store: StudyStore, *, dry_run: bool = False) -> list[Removed]:
     """Remove what no measurement needs: of runs that are done, all but `kept_steps`."""
     states = newest_states(store)
-    done = [r for r in plan_runs(store.study) if states.get(r.id, {}).get("state") == "done"]
+    done = [r for r in plan_runs(store.study) if _state(states, r) == RunState.DONE]
     return [gone for run in done for gone in prune_run(store, run, dry_run=dry_run)]
 
 
+def _state(states: dict, run: Run) -> str | None:
+    return states.get(run.id, {}).get("state")
+
+
 def prune_run(store: StudyStore, run: Run, *, dry_run: bool = False) -> list[Removed]:
-    """The same of one run, whose measurements are final."""
+    """The same of one run, whose measurements are final.
+
+    Of a checkpoint that is a link, the link is removed and what it leads to is left.
+    """
     kept = kept_steps(store, run, complete_steps(store.path, run.id))
     removed = []
-    for folder in sorted((store.path / "checkpoints" / run.id).glob("step-*")):
-        step = int(folder.name[5:])
+    for step, folder in _step_folders(store.path, run.id):
         if step in kept:
             continue
-        size = sum(path.stat().st_size for path in folder.iterdir())
+        if folder.is_symlink():
+            there = str(folder.readlink())
+            removed.append(Removed(run=run.id, step=step, bytes=0, leads_to=there))
+            if not dry_run:
+                folder.unlink()
+            continue
+        size = sum(path.lstat().st_size for path in folder.rglob("*") if not path.is_dir())
         removed.append(Removed(run=run.id, step=step, bytes=size))
         if not dry_run:
             # First: what is half removed is not complete, and removed the next time.

@@ -12,18 +12,14 @@ from pathlib import Path
 import torch
 from torch import distributed as dist
 
+from sparsing.actors.models.checkpoint_read import model_weights, read_tensors
 from sparsing.actors.models.transformer import Transformer
-from sparsing.actors.training.checkpoints import (
-    Checkpoint,
-    read_tensors,
-    shard_files,
-    write_marker,
-    write_shard,
-)
+from sparsing.actors.training.checkpoint_write import write_marker, write_shard
 from sparsing.actors.training.engine import Engine, join_gang
-from sparsing.actors.training.shard import model_config
+from sparsing.actors.training.start import model_config
 from sparsing.study.definition.load import load_study
 from sparsing.study.plan.runs import plan_runs
+from sparsing.study.store.checkpoint_marker import Checkpoint
 
 STEPS, RESUME_AT = 6, 3
 
@@ -60,8 +56,10 @@ def main(rank: int, world_size: int, port: int, folder: Path) -> None:
 
     def save(engine: Engine) -> None:
         target = folder / f"world{world_size}-zero{engine.zero_stage}"
-        write_shard(engine, target, 1, rank, world_size)
-        dist.barrier()
+        written: list = [None] * world_size
+        mine = write_shard(engine, target, 1, rank, world_size)
+        dist.all_gather_object(written, mine)
+        files = {name: about for part in written for name, about in part.items()}
         if rank == 0:
             write_marker(
                 target,
@@ -71,7 +69,8 @@ def main(rank: int, world_size: int, port: int, folder: Path) -> None:
                     step=RESUME_AT,
                     tokens=0,
                     config=vars(config),
-                    files=shard_files(target, 1, world_size),
+                    files={name: size for name, (size, _) in files.items()},
+                    digests={name: digest for name, (_, digest) in files.items()},
                     code_version="test",
                     save_seconds=0,
                 ),
@@ -85,7 +84,7 @@ def main(rank: int, world_size: int, port: int, folder: Path) -> None:
         state = read_tensors(source)
         for stage in range(4):
             model = Transformer(config)
-            model.load_state_dict({k[7:]: v for k, v in state.items() if k.startswith("weight/")})
+            model.load_state_dict(model_weights(state))
             engine = engine_at(stage, model)
             engine.load_state(state, RESUME_AT)
             losses[f"{source.name}->zero{stage}"] = train(engine, RESUME_AT)

@@ -19,6 +19,7 @@ from ray.cluster_utils import Cluster
 
 from sparsing.actors.data.prepare import prepare
 from sparsing.actors.orchestration.controller import Controller
+from sparsing.actors.orchestration.on_ray import controller_on_ray
 from sparsing.actors.orchestration.study_actor import start_law_service
 from sparsing.study.definition.load import load_study
 from sparsing.study.definition.model import Study
@@ -115,7 +116,7 @@ class Playing:
         self.laws = None
 
     def _next_controller(self) -> Controller:
-        return Controller(self.store, self.data, acquire(study_cell(self.store.path)))
+        return controller_on_ray(self.store, self.data, acquire(study_cell(self.store.path)))
 
     def until(self, condition: Callable[[], bool], what: str) -> float:
         """Tick until a condition holds; returns the seconds that took."""
@@ -172,8 +173,8 @@ class Playing:
 
     def shards(self) -> list[psutil.Process]:
         """Processes of shards, in a stable order; there may be none between two gangs."""
-        self.until(lambda: bool(self.local.actors("TrainingShard")), "with shards")
-        return sorted(self.local.actors("TrainingShard"), key=lambda p: p.pid)
+        self.until(lambda: bool(self.local.actors("ShardActor")), "with shards")
+        return sorted(self.local.actors("ShardActor"), key=lambda p: p.pid)
 
     # Victims. Each returns once the damage is done.
 

@@ -6,9 +6,10 @@ import torch
 from safetensors.torch import save_file
 
 from sparsing.actors.models.transformer import ModelConfig, Transformer
-from sparsing.actors.training.checkpoints import Checkpoint, shard_files, write_marker
+from sparsing.actors.training.checkpoint_write import write_marker
 from sparsing.study.definition.model import Study
 from sparsing.study.store.checkpoint_folders import checkpoint_folder
+from sparsing.study.store.checkpoint_marker import Checkpoint, file_digest
 from sparsing.study.store.study_store import StudyStore
 
 
@@ -39,15 +40,15 @@ def save_model(store: StudyStore, run: str, step: int) -> None:
     folder = checkpoint_folder(store.path, run, step)
     folder.mkdir(parents=True)
     weights = Transformer(config).state_dict()
-    save_file(
-        {f"weight/{n}": t for n, t in weights.items()}, folder / "attempt-1-shard-0.safetensors"
-    )
+    file = folder / "attempt-1-shard-0.safetensors"
+    save_file({f"weight/{n}": t for n, t in weights.items()}, file)
     checkpoint = Checkpoint(
         run=run,
         attempt=1,
         step=step,
         tokens=step * 512,
-        files=shard_files(folder, 1, 1),
+        files={file.name: file.stat().st_size},
+        digests={file.name: file_digest(file)},
         config=vars(config),
         code_version="test",
         save_seconds=0.0,

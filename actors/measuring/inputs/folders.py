@@ -13,14 +13,13 @@ import torch
 from sparsing.actors.data import tokenizers
 from sparsing.actors.data.prepared import PreparedData
 from sparsing.actors.data.study_data import prepared_of
+from sparsing.actors.measuring.checkpoint_subject import subject_of
 from sparsing.actors.measuring.inputs.text import Documents
-from sparsing.actors.measuring.measurer import subject_of
 from sparsing.actors.measuring.model import Subject
 from sparsing.actors.models.hugging_face import is_foreign, load_foreign
 from sparsing.actors.models.hugging_face_files import CONFIG, TOKENIZER
-from sparsing.actors.training.checkpoints import read_checkpoint
 from sparsing.study.errors import NotFoundError, SparsingError
-from sparsing.study.store.checkpoint_folders import MARKER
+from sparsing.study.store.checkpoint_marker import MARKER, read_checkpoint
 from sparsing.study.store.study_store import DEFINITION, StudyStore
 
 SEQUENCE_TOKENS = 512

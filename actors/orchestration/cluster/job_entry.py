@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from sparsing.actors.orchestration.cluster.jobs import read_definition
-from sparsing.actors.orchestration.driver import conduct
+from sparsing.actors.orchestration.driver import drive
 from sparsing.study.errors import SparsingError
 from sparsing.study.store.control.journal import Journal
 from sparsing.study.store.study_store import StudyStore
@@ -26,7 +26,7 @@ def main(study: str, root: str) -> None:
     try:
         definition = read_definition(Path.cwd())
         store = StudyStore.create(root, definition) if definition else StudyStore.open(root, study)
-        failed = _conduct(store)
+        failed = _drive(store)
     except SparsingError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
@@ -35,10 +35,10 @@ def main(study: str, root: str) -> None:
     sys.exit(4 if failed else 0)
 
 
-def _conduct(store: StudyStore) -> dict[str, str]:
-    """`conduct`, whose error is also said where `sparsing logs` finds it: nobody reads along."""
+def _drive(store: StudyStore) -> dict[str, str]:
+    """`drive`, whose error is also said where `sparsing logs` finds it: nobody reads along."""
     try:
-        return conduct(store, "auto", metrics_port=0, detached=True)
+        return drive(store, "auto", metrics_port=0, detached=True)
     except SparsingError as error:
         Journal(store.path).say(f"error: {error}")
         raise

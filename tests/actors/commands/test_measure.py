@@ -19,12 +19,13 @@ from sparsing.actors.data.prepare import prepare
 from sparsing.actors.measuring.inputs.text import Halves, of_files
 from sparsing.actors.models.hugging_face import load_foreign
 from sparsing.actors.models.transformer import ModelConfig, Transformer
-from sparsing.actors.training.checkpoints import Checkpoint, write_marker
+from sparsing.actors.training.checkpoint_write import write_marker
 from sparsing.kernels.thresholds import load_thresholds
 from sparsing.study.commands.main import cli
 from sparsing.study.definition.model import Study
 from sparsing.study.errors import DefinitionError, NotFoundError, SparsingError
 from sparsing.study.store.checkpoint_folders import checkpoint_folder
+from sparsing.study.store.checkpoint_marker import Checkpoint
 from sparsing.study.store.study_store import StudyStore
 
 

@@ -18,11 +18,12 @@ from sparsing.actors.measuring.model import Subject
 from sparsing.actors.models.generate import active_fraction, decoder_of, greedy, use_sparse
 from sparsing.actors.models.hugging_face import load_foreign
 from sparsing.actors.models.transformer import ModelConfig, Transformer
-from sparsing.actors.training.checkpoints import Checkpoint, write_marker
+from sparsing.actors.training.checkpoint_write import write_marker
 from sparsing.kernels.activity import Cett, StraightforwardRelu, out_norms
 from sparsing.kernels.thresholds import NeuronThresholds, load_thresholds, neuron_thresholds
 from sparsing.study.commands.main import cli
 from sparsing.study.errors import DefinitionError, NotFoundError, SparsingError
+from sparsing.study.store.checkpoint_marker import Checkpoint
 
 CPU = torch.device("cpu")
 PROMPT = [5, 17, 3, 40, 8]

@@ -73,7 +73,7 @@ class Terminal:
     def lose_controller(self) -> None:
         """SIGKILL to the study's actor, which Ray starts again."""
         for process in self.processes():
-            if process.name().startswith("ray::Conductor"):
+            if process.name().startswith("ray::StudyActor"):
                 process.kill()
 
     def lose_driver(self) -> None:

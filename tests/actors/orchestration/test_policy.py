@@ -20,14 +20,13 @@ from sparsing.actors.orchestration.policy import (
     GiveUp,
     PastFailure,
     Restart,
-    RunFailure,
-    as_failure,
-    batch_index,
     decide,
     most_telling,
     pause_seconds,
     replaced_batches,
 )
+from sparsing.actors.training.assignment import batch_index
+from sparsing.actors.training.run_failure import RunFailure, as_failure
 from sparsing.study.definition.model import Stability
 from sparsing.study.errors import DamagedError
 from sparsing.study.status.failure import Kind

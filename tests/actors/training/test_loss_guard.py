@@ -9,8 +9,9 @@ import pytest
 from stores import state_row, step_row, tiny_store, write_rows
 
 from sparsing.actors.orchestration.past_failures import past_failures
-from sparsing.actors.orchestration.policy import RunFailure, replaced_batches
+from sparsing.actors.orchestration.policy import replaced_batches
 from sparsing.actors.training.loss_guard import SPIKE_WINDOW_STEPS, LossGuard
+from sparsing.actors.training.run_failure import RunFailure
 from sparsing.study.definition.model import Stability, Study
 from sparsing.study.plan.runs import plan_runs
 from sparsing.study.status.failure import Kind

@@ -12,11 +12,11 @@ from stores import tiny_store, write_rows
 from sparsing.study.commands.main import cli
 from sparsing.study.plan.runs import plan_runs
 from sparsing.study.store.checkpoint_folders import (
-    MARKER,
     checkpoint_folder,
     complete_steps,
     stabilizing_steps,
 )
+from sparsing.study.store.checkpoint_marker import MARKER
 from sparsing.study.store.study_store import StudyStore
 
 DONE, TRAINING = "relu-d8x2-wd4-s0", "silu-d8x2-wd4-s0"

@@ -185,7 +185,7 @@ def test_a_submitted_study_outlives_driver_and_controller(head: RayHead, tmp_pat
 
     for driver in head.processes("sparsing.actors.orchestration.cluster.job_entry"):
         driver.kill()
-    for controller in head.processes("ray::Conductor"):
+    for controller in head.processes("ray::StudyActor"):
         controller.kill()
     until(lambda: newest_token(store) == 2, "Ray starts the controller again")
     until(lambda: attempts(store) == 2, "it starts the run again")

@@ -1,0 +1,74 @@
+"""What Ray makes an actor of: one rank of a gang, from the rendezvous to the end of its run."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from typing import TypeVar
+
+import ray
+
+from sparsing.actors.training.assignment import Assignment
+from sparsing.actors.training.heartbeat import Heartbeat, HeartbeatRecorder
+from sparsing.actors.training.report import ShardReport
+from sparsing.actors.training.run_failure import as_failure
+from sparsing.actors.training.shard import TrainingShard
+from sparsing.actors.training.start import build_shard
+from sparsing.study.errors import FencedError
+
+Result = TypeVar("Result")
+
+
+class ShardActor:
+    """One rank of a run's gang; it talks to the store and its process group, never to other actors.
+
+    The gang asks rank 0 for a `rendezvous`, tells all ranks to `prepare` with it, and then to
+    `train`. Meanwhile another thread answers `heartbeat`.
+    """
+
+    def __init__(self, assignment: Assignment, rank: int) -> None:
+        self._assignment, self._rank = assignment, rank
+        self._recorder = HeartbeatRecorder()
+        self._shard: TrainingShard | None = None
+
+    def rendezvous(self) -> tuple[str, int]:
+        """Address of this node and a free port on it, where the process group meets."""
+        with socket.socket() as probe:
+            probe.bind(("", 0))
+            return ray.util.get_node_ip_address(), probe.getsockname()[1]
+
+    def heartbeat(self) -> Heartbeat:
+        """How this shard goes on."""
+        return self._recorder.heartbeat()
+
+    def prepare(self, address: str, port: int) -> ShardReport:
+        """Join the process group and load the newest checkpoint; returns when ready to train.
+
+        Raises:
+            RunFailure: whatever went wrong here, with its kind.
+            FencedError: a newer attempt has been started.
+        """
+        self._shard = _with_kind(
+            lambda: build_shard(self._assignment, self._rank, address, port, self._recorder)
+        )
+        return self._shard.report
+
+    def train(self) -> None:
+        """Train the run to its end; returns once every row and checkpoint is durable.
+
+        Raises:
+            RunFailure: whatever went wrong here, with its kind.
+            FencedError: a newer attempt has been started.
+        """
+        assert self._shard, "prepare comes before train"
+        _with_kind(self._shard.train)
+
+
+def _with_kind(work: Callable[[], Result]) -> Result:
+    """Do it; an error of any sort is raised as a failure of a kind."""
+    try:
+        return work()
+    except FencedError:
+        raise
+    except Exception as error:
+        raise as_failure(error) from error
