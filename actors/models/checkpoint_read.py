@@ -15,8 +15,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from sparsing.actors.models.transformer import ModelConfig, Transformer
-from sparsing.study.errors import DamagedError
-from sparsing.study.store.checkpoint_marker import read_checkpoint, verify_files
+from sparsing.study.store.checkpoint_marker import (
+    DamagedCheckpointError,
+    read_checkpoint,
+    verify_files,
+)
 
 WEIGHT, MOMENTS = "weight/", ("exp_avg/", "exp_avg_sq/")
 """How names of tensors begin: of weights, and of Adam's moments."""
@@ -31,7 +34,7 @@ class CheckpointTensors(Mapping[str, torch.Tensor]):
 
     Raises:
         NotFoundError: there is no complete checkpoint.
-        DamagedError: it is damaged.
+        DamagedCheckpointError: it is damaged.
     """
 
     def __init__(self, folder: Path, names: Iterable[str] | None = None) -> None:
@@ -59,7 +62,7 @@ class CheckpointTensors(Mapping[str, torch.Tensor]):
             with safe_open(self._folder / name, framework="pt") as file:
                 yield file
         except SafetensorError as error:
-            raise DamagedError(f"checkpoint {self._folder}: {name} is damaged: {error}") from None
+            raise DamagedCheckpointError(self._folder, f"{name}: {error}") from None
 
 
 def read_tensors(folder: Path, prefix: str = "") -> dict[str, torch.Tensor]:
@@ -67,7 +70,7 @@ def read_tensors(folder: Path, prefix: str = "") -> dict[str, torch.Tensor]:
 
     Raises:
         NotFoundError: there is no complete checkpoint.
-        DamagedError: it is damaged.
+        DamagedCheckpointError: it is damaged.
     """
     checkpoint = read_checkpoint(folder)
     names = [n for n in checkpoint.files if prefix != WEIGHT or not n.endswith(MOMENTS_SUFFIX)]
@@ -86,11 +89,11 @@ def load_model(folder: Path) -> Transformer:
 
     Raises:
         NotFoundError: there is no complete checkpoint.
-        DamagedError: it is damaged.
+        DamagedCheckpointError: it is damaged.
     """
     try:
         model = Transformer(ModelConfig(**read_checkpoint(folder).config))
         model.load_state_dict(model_weights(read_tensors(folder, WEIGHT)))
     except (RuntimeError, TypeError, ValueError) as error:  # of a checkpoint without digests
-        raise DamagedError(f"checkpoint {folder} is damaged: {error}") from None
+        raise DamagedCheckpointError(folder, str(error)) from None
     return model.eval()

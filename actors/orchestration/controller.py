@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 from sparsing.actors.orchestration.policy import PastFailure, Restart, decide, replaced_batches
@@ -28,7 +29,12 @@ from sparsing.study.definition.model import Study
 from sparsing.study.plan.runs import Run, plan_runs
 from sparsing.study.status.failure import Kind
 from sparsing.study.status.run_state import RunState
-from sparsing.study.store.checkpoint_folders import complete_steps
+from sparsing.study.store.checkpoint_folders import (
+    checkpoint_folder,
+    complete_steps,
+    set_aside,
+)
+from sparsing.study.store.checkpoint_marker import MARKER
 from sparsing.study.store.control.lease import Lease
 from sparsing.study.store.control.requests import stopped_runs
 from sparsing.study.store.study_store import StudyStore
@@ -201,8 +207,10 @@ class Controller:
                 continue
             self._see_checkpoints(progress)
             if progress.trained:
-                measured = progress.final_measured
-                self._states.enter(progress, RunState.DONE if measured else RunState.MEASURING)
+                if progress.final_measured:
+                    self._states.enter(progress, RunState.DONE)
+                else:
+                    self._states.enter(progress, RunState.MEASURING, _missing(progress))
             elif self._may_start():
                 self._start(progress)
             else:
@@ -225,6 +233,7 @@ class Controller:
         self.measurers.start()
         progress.attempt += 1
         progress.checkpoints_at_start = len(progress.checkpoints)
+        progress.replay_reported = False
         progress.world_size = self.cluster.world_size(progress.run)
         assignment = Assignment(
             study_path=str(self.store.path),
@@ -252,9 +261,14 @@ class Controller:
                 progress,
                 RunState.TRAINING,
                 gang.report.reason,
+                failure_kind=Kind.CHECKPOINT_DAMAGED if gang.report.damaged else None,
                 device=gang.report.device,
                 step=gang.report.start_step,
             )
+        if gang.replay_difference and not progress.replay_reported:
+            kind, words = Kind.REPLAY_DIFFERS, gang.replay_difference
+            self._states.enter(progress, RunState.TRAINING, words, failure_kind=kind)
+            progress.replay_reported = True
         if state == "ended":
             self._end_gang(progress)
         elif self._is_to_resize(progress, gang, state):
@@ -267,7 +281,7 @@ class Controller:
         self._release(progress)
         self._see_checkpoints(progress)
         if progress.trained:
-            self._states.enter(progress, RunState.MEASURING)
+            self._states.enter(progress, RunState.MEASURING, _missing(progress))
         else:
             what = "its shards ended before the last checkpoint"
             self._fail(progress, RunFailure(what, Kind.SHARD_FAILED))
@@ -329,9 +343,40 @@ class Controller:
         """A measurement that failed is made again, or fails its run, as the policy says."""
         if progress.state.ended:
             return
-        if failure:
+        if failure and failure.damaged:
+            self._set_aside(progress, failure, failure.damaged)
+        elif failure:
             self._fail(progress, failure, progress.state)
         elif step is None:
             self._states.enter(progress, RunState.DONE)
         else:
             progress.live_measured.add(step)
+
+    def _set_aside(self, progress: RunProgress, failure: RunFailure, folder: Path) -> None:
+        """A checkpoint was found damaged when it was to be measured: it is none any more.
+
+        The newest is trained again. Others could be made again only by training everything after
+        them again, which is for a person to decide.
+        """
+        self._see_checkpoints(progress)
+        newest = checkpoint_folder(self.store.path, progress.run.id, progress.newest_step)
+        if (folder / MARKER).exists():
+            failure = RunFailure(f"{failure}; kept as {set_aside(folder).name}", failure.kind)
+        self._release(progress)
+        if folder.name == newest.name:
+            self._fail(progress, failure)
+            return
+        remedy = (
+            "put it back from a copy; or remove the later checkpoints of the run, so that they "
+            "are trained again"
+        )
+        reason = f"{failure}; {remedy}"
+        self._states.enter(progress, RunState.FAILED, reason, failure_kind=failure.kind)
+
+
+def _missing(progress: RunProgress) -> str | None:
+    """Which checkpoints of a trained run are not there, in words; None where all are."""
+    missing = sorted(set(progress.run.checkpoint_steps) - set(progress.checkpoints))
+    if not missing:
+        return None
+    return f"without the checkpoints of steps {', '.join(map(str, missing))}, which are gone"

@@ -23,6 +23,7 @@ from sparsing.actors.orchestration.policy import most_telling
 from sparsing.actors.orchestration.remote_class import remote_class
 from sparsing.actors.orchestration.watchdog import START_SECONDS, Watchdog
 from sparsing.actors.training.assignment import Assignment
+from sparsing.actors.training.heartbeat import Heartbeat
 from sparsing.actors.training.report import ShardReport
 from sparsing.actors.training.run_failure import RunFailure, as_failure
 from sparsing.study.definition.model import Resources
@@ -78,6 +79,8 @@ class Gang:
         self.resources = resources
         self.report: ShardReport | None = None
         """Of shard 0, once all are ready to train."""
+        self.replay_difference: str | None = None
+        """The first step that was trained again with another loss, in words."""
         self._shard_class = shard_class
         self._bundle = shard_bundle(resources, nodes_of_cluster())
         shards = assignment.world_size
@@ -137,12 +140,14 @@ class Gang:
             self._judge(failures, waiting=bool(self._running))
         elif not self._running:
             if self.report:
+                self.replay_difference = ray.get(self._tasks[0]).replay_difference
                 return GangState.ENDED
             self.report = ray.get(self._tasks[0])
             self._tasks = self._running = [shard.train.remote() for shard in self._shards]
         else:
             assert self._heartbeats
-            self._heartbeats.look()
+            heartbeat = self._heartbeats.look()
+            self.replay_difference = heartbeat.replay_difference
         return GangState.TRAINING if self.report else GangState.STARTING
 
     def _poll_rendezvous(self) -> GangState:
@@ -218,8 +223,8 @@ class HeartbeatWatch:
         self._next = self._last = time.monotonic()
         self._watchdog = Watchdog(hang_seconds, self._next)
 
-    def look(self) -> None:
-        """Take an answer that has come, ask again when it is time.
+    def look(self) -> Heartbeat:
+        """Take an answer that has come, ask again when it is time; the newest heartbeat.
 
         Raises:
             RunFailure: the gang hangs.
@@ -238,6 +243,7 @@ class HeartbeatWatch:
             self._next = now + self._watchdog.ask_seconds()
         if hang := self._watchdog.hang(now):
             raise RunFailure(hang, Kind.HUNG)
+        return self._watchdog.heartbeat
 
 
 def describe(error: ray.exceptions.RayError, who: str, node: str | None) -> RunFailure:

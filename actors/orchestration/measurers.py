@@ -105,7 +105,7 @@ class MeasurerPool:
                 here = ray.get(node, timeout=0)
         failure = describe(error, "the measurer", here)
         kind = AS_MEASURING.get(failure.kind, failure.kind)
-        return RunFailure(f"measuring: {failure}", kind)
+        return RunFailure(f"measuring: {failure}", kind, damaged=failure.damaged)
 
     def _start_one(self) -> Any:
         actor: Any = ray.remote(self._measurer).options(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from sparsing.actors.orchestration.policy import PastFailure
-from sparsing.study.status.failure import Kind
+from sparsing.study.status.failure import NOTICES, Kind
 from sparsing.study.status.run_state import RunState
 from sparsing.study.store.study_store import StudyStore
+
+FAILURES = set(Kind) - NOTICES
 
 
 def past_failures(store: StudyStore, run: str) -> list[PastFailure]:
@@ -25,5 +27,5 @@ def past_failures(store: StudyStore, run: str) -> list[PastFailure]:
             forgiven=i <= given_up,
         )
         for i, row in enumerate(rows)
-        if row["failure_kind"] in set(Kind)
+        if row["failure_kind"] in FAILURES
     ]

@@ -11,6 +11,8 @@
 | `spike` | loss above `stability.spike_factor` times its median | likewise |
 | `out_of_memory` | a shard needs more memory than there is | the run is failed |
 | `bad_input` | data, checkpoint or definition cannot be used | the run is failed |
+| `checkpoint_damaged` | the newest checkpoint is not what was saved | set aside; trained again |
+| `replay_differs` | a step trained again gives another loss | said; the run goes on |
 | `measurer_lost` | a measurer's process died | another measurer |
 | `measuring_failed` | a measurement raised an error | the run is failed |
 
@@ -35,7 +37,7 @@ FIRST_PAUSE_SECONDS, LAST_PAUSE_SECONDS = 5.0, 300.0
 OWN_FAULTS = frozenset({Kind.OUT_OF_MEMORY, Kind.BAD_INPUT, Kind.MEASURING_FAILED})
 """Of the run itself: another attempt would end the same way."""
 UNSTABLE = frozenset({Kind.NOT_FINITE, Kind.SPIKE})
-FREE = frozenset({Kind.NODE_LOST, Kind.DISK})
+FREE = frozenset({Kind.NODE_LOST, Kind.DISK, Kind.CHECKPOINT_DAMAGED})
 """Nothing that a run can do about: restarted as often as it happens."""
 
 

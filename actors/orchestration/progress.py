@@ -22,6 +22,7 @@ class RunningGang(Protocol):
 
     assignment: Assignment
     report: ShardReport | None
+    replay_difference: str | None
 
     @property
     def gpus(self) -> float:
@@ -60,6 +61,8 @@ class RunProgress:
     """Complete ones when the newest attempt began."""
     checkpoints: list[int] = field(default_factory=list)
     """Steps of the complete ones, as they were seen last."""
+    replay_reported: bool = False
+    """Of the newest attempt: a difference between a replay and the store was written down."""
     _state: RunState = RunState.PLANNED
     _reason: str | None = None
 

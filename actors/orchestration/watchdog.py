@@ -44,13 +44,14 @@ class Watchdog:
     def __init__(self, floor_seconds: float, now: float) -> None:
         self._floor_seconds = floor_seconds
         self._heard = now
-        self._heartbeat = Heartbeat(
+        self.heartbeat = Heartbeat(
             phase=Phase.START, step=0, age_seconds=0.0, step_seconds=None, checkpoint_seconds=0.0
         )
+        """The newest."""
 
     def hear(self, heartbeat: Heartbeat, now: float) -> None:
         """Take a heartbeat that has just been received."""
-        self._heartbeat, self._heard = heartbeat, now
+        self.heartbeat, self._heard = heartbeat, now
 
     def forgive(self, seconds: float) -> None:
         """For this time the watcher itself was away: it is no silence of the gang."""
@@ -62,7 +63,7 @@ class Watchdog:
 
     def hang(self, now: float) -> str | None:
         """What hangs, in words, or None."""
-        heartbeat, silent_seconds = self._heartbeat, max(0.0, now - self._heard)
+        heartbeat, silent_seconds = self.heartbeat, max(0.0, now - self._heard)
         still_seconds = heartbeat.age_seconds + silent_seconds
         allowed = allowed_seconds(heartbeat, self._floor_seconds)
         silence = max(self._floor_seconds, SILENT_SECONDS)

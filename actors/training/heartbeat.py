@@ -38,6 +38,8 @@ class Heartbeat:
     """Median of the newest steps; None before the second."""
     checkpoint_seconds: float
     """Longest checkpoint of this attempt; 0 before the first."""
+    replay_difference: str | None = None
+    """The first step that was trained again with another loss, in words."""
 
 
 class HeartbeatRecorder:
@@ -47,6 +49,8 @@ class HeartbeatRecorder:
         self._phase, self._step, self._since = Phase.START, 0, time.monotonic()
         self._seconds: deque[float] = deque(maxlen=WINDOW_STEPS)
         self._checkpoint_seconds = 0.0
+        self.replay_difference: str | None = None
+        """As in the heartbeat; set by the shard."""
 
     def stepped(self) -> None:
         """One more step is done."""
@@ -80,4 +84,5 @@ class HeartbeatRecorder:
             age_seconds=time.monotonic() - self._since,
             step_seconds=seconds,
             checkpoint_seconds=self._checkpoint_seconds,
+            replay_difference=self.replay_difference,
         )

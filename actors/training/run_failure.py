@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterator
+from pathlib import Path
 
 from sparsing.study.errors import SparsingError
 from sparsing.study.status.failure import Kind
+from sparsing.study.store.checkpoint_marker import DamagedCheckpointError
 from sparsing.study.store.writer import StoreError
 
 DISK_ERRORS = {
@@ -24,22 +26,28 @@ class RunFailure(SparsingError):
         words: what happened, for people.
         kind: what follows from it depends on this.
         batch_step: optimizer step, from 1, whose batch is to blame; None for most kinds.
+        damaged: folder of the checkpoint that is damaged; None for all kinds but that.
     """
 
-    def __init__(self, words: str, kind: Kind, batch_step: int | None = None) -> None:
+    def __init__(
+        self, words: str, kind: Kind, batch_step: int | None = None, damaged: Path | None = None
+    ) -> None:
         super().__init__(words)
         self.kind = kind
         self.batch_step = batch_step
+        self.damaged = damaged
 
     def __reduce__(self) -> tuple:
-        """Keeps kind and step on the way between processes."""
-        return type(self), (str(self), self.kind, self.batch_step)
+        """Keeps everything on the way between processes."""
+        return type(self), (str(self), self.kind, self.batch_step, self.damaged)
 
 
 def as_failure(error: BaseException) -> RunFailure:
     """An error that a shard or measurer raised, as a failure of a kind."""
     if isinstance(error, RunFailure):
         return error
+    if isinstance(error, DamagedCheckpointError):
+        return RunFailure(str(error), Kind.CHECKPOINT_DAMAGED, damaged=error.folder)
     words = str(error) or type(error).__name__
     if not isinstance(error, SparsingError):
         words = f"{type(error).__name__}: {words}"

@@ -24,6 +24,7 @@ from sparsing.actors.training.fence import Fence
 from sparsing.actors.training.heartbeat import HeartbeatRecorder
 from sparsing.actors.training.learning_rate import learning_rate_share
 from sparsing.actors.training.loss_guard import LossGuard
+from sparsing.actors.training.replay import ReplayCheck
 from sparsing.actors.training.report import ShardReport
 from sparsing.study.plan.runs import Run
 from sparsing.study.store.checkpoint_folders import checkpoint_folder
@@ -56,6 +57,7 @@ class TrainingShard:
     engine: Engine
     fence: Fence
     loss_guard: LossGuard
+    replay: ReplayCheck
     recorder: HeartbeatRecorder
     report: ShardReport
     _writers: dict[str, TableWriter] = field(default_factory=dict)
@@ -118,6 +120,8 @@ class TrainingShard:
         self.loss_guard.check(step + 1, loss, grad_norm)
         if self.rank:
             return
+        self.replay.check(step + 1, loss)
+        self.recorder.replay_difference = self.replay.difference
         self.fence.check_at_times()
         seconds = time.perf_counter() - started
         row = {

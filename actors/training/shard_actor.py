@@ -53,8 +53,8 @@ class ShardActor:
         )
         return self._shard.report
 
-    def train(self) -> None:
-        """Train the run to its end; returns once every row and checkpoint is durable.
+    def train(self) -> Heartbeat:
+        """Train the run to its end; returns the last heartbeat once all of it is durable.
 
         Raises:
             RunFailure: whatever went wrong here, with its kind.
@@ -62,6 +62,7 @@ class ShardActor:
         """
         assert self._shard, "prepare comes before train"
         _with_kind(self._shard.train)
+        return self._recorder.heartbeat()
 
 
 def _with_kind(work: Callable[[], Result]) -> Result:

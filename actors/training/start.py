@@ -17,13 +17,18 @@ from sparsing.actors.training.engine import Engine, join_gang, limit_collectives
 from sparsing.actors.training.fence import Fence
 from sparsing.actors.training.heartbeat import HeartbeatRecorder
 from sparsing.actors.training.loss_guard import LossGuard
+from sparsing.actors.training.replay import ReplayCheck
 from sparsing.actors.training.report import ShardReport
 from sparsing.actors.training.shard import TrainingShard
 from sparsing.study.definition.model import Study
-from sparsing.study.errors import DamagedError, NotFoundError
+from sparsing.study.errors import NotFoundError
 from sparsing.study.plan.runs import Run
 from sparsing.study.store.checkpoint_folders import checkpoint_folder, complete_steps, set_aside
-from sparsing.study.store.checkpoint_marker import read_checkpoint, verify_files
+from sparsing.study.store.checkpoint_marker import (
+    DamagedCheckpointError,
+    read_checkpoint,
+    verify_files,
+)
 from sparsing.study.store.study_store import StudyStore
 
 
@@ -74,6 +79,7 @@ def build_shard(
         engine=engine,
         fence=fence,
         loss_guard=LossGuard(store, run, start),
+        replay=ReplayCheck(store, run, start, engine.description, world_size),
         recorder=recorder,
         report=ShardReport(start_step=start, device=engine.description, damaged=damaged),
     )
@@ -123,7 +129,9 @@ def _problem(folder: Path, rank: int, world_size: int) -> str | None:
     try:
         checkpoint = read_checkpoint(folder)
         verify_files(folder, checkpoint, list(checkpoint.files)[rank::world_size])
-    except (DamagedError, NotFoundError) as error:
+    except DamagedCheckpointError as error:
+        return error.problem
+    except NotFoundError as error:
         return str(error)
     return None
 

@@ -13,6 +13,7 @@ import polars as pl
 import psutil
 
 from sparsing.analysis.report.data import FittedLaw, ReportedRun, StudyData
+from sparsing.study.status.failure import NOTICES
 from sparsing.study.status.run_history import changes_of_state
 from sparsing.study.store.training_data import read_record
 from sparsing.study.units import bytes_text, count_text
@@ -179,8 +180,9 @@ def _loss(value: float | None) -> str:
 
 
 def failures_table(data: StudyData) -> ReportTable:
-    """Every failure that the store knows of, by run and attempt, and how the run stands now."""
-    failed = changes_of_state(data.store).filter(pl.col("state") == "failed")
+    """Every failure and notice that the store knows of, and how the run stands now."""
+    told = (pl.col("state") == "failed") | pl.col("failure_kind").is_in(NOTICES)
+    failed = changes_of_state(data.store).filter(told)
     now = {run.run.id: run.status.state for run in data.runs}
     rows = [
         (

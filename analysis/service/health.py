@@ -21,7 +21,7 @@ Level = Literal["failed", "attention", "healthy", "done", "planned"]
 class Trouble:
     """One thing that somebody should look at."""
 
-    kind: Literal["failed", "silent", "restarts", "loss", "controller", "service"]
+    kind: Literal["failed", "silent", "restarts", "loss", "notice", "controller", "service"]
     run: str | None
     """The run that it is about; None: the study's controller, or its law service."""
     text: str
@@ -78,6 +78,7 @@ def _troubles(run: RunStatus) -> list[Trouble]:
         found.append(Trouble(kind="restarts", run=name, text=text))
     if run.loss is not None and not math.isfinite(run.loss):
         found.append(Trouble(kind="loss", run=name, text="its loss is no finite number"))
+    found += [Trouble(kind="notice", run=name, text=text) for text in run.notices]
     return found
 
 
@@ -101,6 +102,7 @@ def _summary(status: StudyStatus, found: list[Trouble]) -> str:
             ("silent", "silent"),
             ("restarts", "restarted often"),
             ("loss", "without a finite loss"),
+            ("notice", "with damaged checkpoints or replays that differ"),
         )
         if kind in kinds
     ]

@@ -35,10 +35,11 @@ def store() -> None:
 @store_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def check(study: str, root: str, as_json: bool) -> None:
-    """Verify every promise on STUDY's tables; changes nothing.
+    """Verify every promise on STUDY's tables and checkpoints; changes nothing.
 
-    Reads every byte: digests of segments, checksums of logs, sequence numbers that are there twice,
-    generations that are missing, files that no reader looks at. Shows what each table occupies.
+    Reads every byte: digests of segments and checkpoints, checksums of logs, sequence numbers that
+    are there twice, generations and checkpoints that are missing, files that no reader looks at.
+    Shows what each table occupies.
     Exit code 4 when there is damage.
 
     \b
@@ -46,11 +47,20 @@ def check(study: str, root: str, as_json: bool) -> None:
       sparsing store check quickstart
       sparsing store check quickstart --json
     """
+    from rich.console import Console
+    from rich.progress import Progress
+
     from sparsing.study.store.care.check import check_store
+    from sparsing.study.store.care.check_checkpoints import checkpoint_bytes
     from sparsing.study.store.study_store import StudyStore
 
     opened = StudyStore.open(root, study)
-    report = check_store(opened)
+    size = checkpoint_bytes(opened)
+    with Progress(
+        *Progress.get_default_columns(), console=Console(stderr=True), disable=as_json
+    ) as bar:
+        task = bar.add_task("verifying checkpoints", total=size)
+        report = check_store(opened, lambda read: bar.advance(task, read))
     if as_json:
         click.echo(_as_json(opened, report))
     else:
@@ -178,6 +188,10 @@ def prune_checkpoints(study: str, root: str, dry_run: bool, as_json: bool) -> No
         document = {"study": opened.study_id, "removed": [asdict(each) for each in removed]}
         click.echo(json.dumps(document))
         return
+    for each in removed:
+        if each.leads_to:
+            path = f"{each.run}/step-{each.step:09d}"
+            click.echo(f"{path} is a link: {each.leads_to} is left as it is")
     size = sum(each.bytes for each in removed)
     verb = "would be removed" if dry_run else "were removed"
     click.echo(f"{len(removed)} checkpoints, {size / 1e9:.3f} GB, {verb}")

@@ -22,7 +22,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from sparsing.study.status.failure import Kind
+from sparsing.study.status.failure import NOTICES, Kind
 from sparsing.study.status.run_history import read_histories
 from sparsing.study.status.run_metrics import LawPoint, StudyNow, run_metrics
 from sparsing.study.status.study_status import StudyStatus
@@ -223,7 +223,7 @@ def _failures(studies: Sequence[StudyNow]) -> Metric:
     )
     for study in studies:
         failed = sum((history.failures for history in study.histories.values()), Counter[str]())
-        for kind in Kind:
+        for kind in (each for each in Kind if each not in NOTICES):
             metric.add_metric([study.status.study_id, kind], failed[kind])
     return metric
 

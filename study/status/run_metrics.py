@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from sparsing.study.plan.mfu import mfu_ratio
+from sparsing.study.status.failure import Kind
 from sparsing.study.status.run_history import RunHistory
 from sparsing.study.status.study_status import RunStatus, StudyStatus
 
@@ -50,6 +51,10 @@ class RunNow:
         """Whether it trains, and is heard of."""
         return self.status.tokens_per_second is not None
 
+    def noticed(self, kind: Kind) -> int:
+        """How often a notice of this kind was written."""
+        return self.history.failures[kind] if self.history else 0
+
     def mfu(self) -> float | None:
         """Model FLOPs utilization, while it trains and its devices' peak is known."""
         speed, device = self.status.tokens_per_second, self.status.device
@@ -65,6 +70,16 @@ PER_RUN: tuple[tuple[str, str, Callable[[RunNow], float | None]], ...] = (
         "run_restarts_total",
         "Attempts after the first.",
         lambda run: max(0, run.status.attempt - 1),
+    ),
+    (
+        "run_checkpoints_damaged_total",
+        "Checkpoints that were found damaged and set aside.",
+        lambda run: run.noticed(Kind.CHECKPOINT_DAMAGED),
+    ),
+    (
+        "run_replay_differences_total",
+        "Attempts whose replayed steps had other losses than the store has.",
+        lambda run: run.noticed(Kind.REPLAY_DIFFERS),
     ),
     ("run_age_seconds", "Since its newest row was made.", lambda run: run.status.age_seconds),
     (

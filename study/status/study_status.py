@@ -12,6 +12,7 @@ from typing import Any
 import polars as pl
 
 from sparsing.study.plan.runs import Run, plan_runs
+from sparsing.study.status.failure import NOTICES
 from sparsing.study.status.run_history import changes_of_state
 from sparsing.study.status.run_state import RunState
 from sparsing.study.store.by_run import ByRun, States
@@ -80,6 +81,8 @@ class RunStatus:
     """Mean squared residual of that fit, over the points fitted."""
     age_seconds: float | None
     """Age of the run's newest row; None where only a clock that is ahead says when that was."""
+    notices: tuple[str, ...]
+    """Damaged checkpoints, and replayed steps whose losses differ from the store's, in words."""
 
     @property
     def ended(self) -> bool:
@@ -219,6 +222,7 @@ def _run_status(run: Run, parts: Rows) -> RunStatus:
         verdict_reason=fit.get("verdict_reason"),
         mse=fit.get("mse"),
         age_seconds=age_seconds,
+        notices=tuple(state.get("notices", ())),
     )
 
 
@@ -241,7 +245,9 @@ def newest_states(store: StudyStore, runs: list[str] | None = None) -> Rows:
     """
     ordered = changes_of_state(store, runs)
     newest = pl.col("state", "reason", "attempt", "written_at").last()
-    return _by_run(ordered.group_by("run").agg(newest, pl.col("device").drop_nulls().last()))
+    notices = pl.col("reason").filter(pl.col("failure_kind").is_in(NOTICES)).alias("notices")
+    device = pl.col("device").drop_nulls().last()
+    return _by_run(ordered.group_by("run").agg(newest, device, notices))
 
 
 def _steps(store: StudyStore, runs: list[str]) -> Rows:

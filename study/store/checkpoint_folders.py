@@ -6,6 +6,7 @@ Only folders called `step-` and digits are checkpoints; copies and conversions b
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Iterator
@@ -17,10 +18,14 @@ from sparsing.study.plan.runs import Run, plan_runs
 from sparsing.study.status.run_state import RunState
 from sparsing.study.status.study_status import newest_states
 from sparsing.study.store.checkpoint_marker import MARKER
-from sparsing.study.store.io.durable import sync_folder
+from sparsing.study.store.io.durable import replace, sync_folder
 from sparsing.study.store.study_store import StudyStore
 
 STEP = re.compile(r"step-(\d+)")
+DAMAGED = ".damaged-"
+"""In the names of checkpoints that were set aside."""
+PRUNED = "pruned.json"
+"""Beside a run's checkpoints: the steps of those that were pruned."""
 
 
 def checkpoint_folder(study_path: str | Path, run_id: str, step: int) -> Path:
@@ -46,7 +51,7 @@ def _step_folders(study_path: str | Path, run_id: str) -> Iterator[tuple[int, Pa
 def set_aside(folder: Path) -> Path:
     """Rename a damaged checkpoint, so that it is none any more; returns where it is now."""
     for number in counted(1):
-        target = folder.with_name(f"{folder.name}.damaged-{number}")
+        target = folder.with_name(f"{folder.name}{DAMAGED}{number}")
         if not target.exists():
             folder.rename(target)
             sync_folder(folder.parent)
@@ -90,9 +95,10 @@ def prune_run(store: StudyStore, run: Run, *, dry_run: bool = False) -> list[Rem
     """
     kept = kept_steps(store, run, complete_steps(store.path, run.id))
     removed = []
-    for step, folder in _step_folders(store.path, run.id):
-        if step in kept:
-            continue
+    going = [each for each in _step_folders(store.path, run.id) if each[0] not in kept]
+    if not dry_run:
+        _record_pruned(store.path, run.id, {step for step, _ in going})
+    for step, folder in going:
         if folder.is_symlink():
             there = str(folder.readlink())
             removed.append(Removed(run=run.id, step=step, bytes=0, leads_to=there))
@@ -106,6 +112,21 @@ def prune_run(store: StudyStore, run: Run, *, dry_run: bool = False) -> list[Rem
             (folder / MARKER).unlink(missing_ok=True)
             shutil.rmtree(folder)
     return removed
+
+
+def pruned_steps(study_path: Path, run_id: str) -> set[int] | None:
+    """Steps of a run's checkpoints that were pruned; None where nothing was ever recorded."""
+    try:
+        return set(json.loads((study_path / "checkpoints" / run_id / PRUNED).read_text()))
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def _record_pruned(study_path: Path, run_id: str, steps: set[int]) -> None:
+    known = pruned_steps(study_path, run_id) or set()
+    if steps - known:
+        content = json.dumps(sorted(known | steps)).encode()
+        replace(content, study_path / "checkpoints" / run_id / PRUNED)
 
 
 def kept_steps(store: StudyStore, run: Run, steps: list[int]) -> set[int]:

@@ -27,6 +27,23 @@ CHUNK_BYTES = 2**20
 """Read and hashed at a time: it stays in the processor's cache between the two."""
 
 
+class DamagedCheckpointError(DamagedError):
+    """A checkpoint is not what was saved.
+
+    Args:
+        folder: of the checkpoint.
+        problem: what is wrong with it.
+    """
+
+    def __init__(self, folder: Path, problem: str) -> None:
+        super().__init__(f"checkpoint {folder} is damaged: {problem}")
+        self.folder, self.problem = folder, problem
+
+    def __reduce__(self) -> tuple:
+        """Keeps folder and problem on the way between processes."""
+        return type(self), (self.folder, self.problem)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
     """What `checkpoint.json` says."""
@@ -72,20 +89,20 @@ def read_checkpoint(folder: Path) -> Checkpoint:
 
     Raises:
         NotFoundError: there is no complete checkpoint.
-        DamagedError: the marker is damaged, or a file of it is missing or cut short.
+        DamagedCheckpointError: the marker is damaged, or a file of it is missing or cut short.
     """
     try:
         checkpoint = parse_marker((folder / MARKER).read_bytes())
     except FileNotFoundError:
         raise NotFoundError(f"no complete checkpoint in {folder}") from None
     except (ValueError, TypeError, AttributeError) as error:
-        raise DamagedError(f"{folder / MARKER} is damaged: {error}") from None
+        raise DamagedCheckpointError(folder, f"{MARKER}: {error}") from None
     for name, size in checkpoint.files.items():
         if Path(name).name != name:
-            raise DamagedError(f"{folder / MARKER} is damaged: it names the file {name!r}")
+            raise DamagedCheckpointError(folder, f"{MARKER} names the file {name!r}")
         found = (folder / name).stat().st_size if (folder / name).exists() else 0
         if found != size:
-            raise DamagedError(f"checkpoint {folder}: {name} has {found} bytes, not {size}")
+            raise DamagedCheckpointError(folder, f"{name} has {found} bytes, not {size}")
     return checkpoint
 
 
@@ -101,16 +118,15 @@ def verify_files(
         progress: called with the number of bytes that were read since the last call.
 
     Raises:
-        DamagedError: one is not; says which.
+        DamagedCheckpointError: one is not; says which.
     """
     for name in checkpoint.files if names is None else names:
         if checkpoint.digests is None:
             continue
         expected, found = checkpoint.digests.get(name), file_digest(folder / name, progress)
         if found != expected:
-            raise DamagedError(
-                f"checkpoint {folder}: {name} is damaged: its digest is {found}, not {expected}"
-            )
+            problem = f"the digest of {name} is {found}, not {expected}"
+            raise DamagedCheckpointError(folder, problem)
 
 
 def file_digest(path: Path, progress: Callable[[int], None] | None = None) -> str:

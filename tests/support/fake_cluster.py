@@ -28,6 +28,7 @@ class FakeGang:
     assignment: Assignment
     state: str = "placing"
     report: ShardReport | None = None
+    replay_difference: str | None = None
     failure: RunFailure | None = None
     killed: bool = False
     gpus: float = 1.0

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from sparsing.study.errors import DamagedError
+from sparsing.study.store.care.check_checkpoints import check_checkpoints
 from sparsing.study.store.format.log import LogContent, counting, read_log, whole_frames
 from sparsing.study.store.format.partition import Log, Segment, StreamFiles, list_names, resolve
 from sparsing.study.store.format.segments import VERSION, digest_of, read_footer
@@ -21,7 +22,17 @@ from sparsing.study.store.study_store import StudyStore
 from sparsing.study.store.tables import TABLES
 from sparsing.study.store.training_data import check_data
 
-DAMAGE = ("digest", "footer", "log", "torn", "missing", "superseded", "duplicate", "data")
+DAMAGE = (
+    "digest",
+    "footer",
+    "log",
+    "torn",
+    "missing",
+    "superseded",
+    "duplicate",
+    "data",
+    "checkpoint",
+)
 """Kinds of findings that break a promise; the others are notes."""
 LOCK_SECONDS = 5.0
 DAY_SECONDS = 86400.0
@@ -69,8 +80,13 @@ class Report:
         return [finding for finding in self.findings if finding.is_damage]
 
 
-def check_store(store: StudyStore) -> Report:
-    """Read all files of all tables of a study, also while it is written."""
+def check_store(store: StudyStore, progress: Callable[[int], None] | None = None) -> Report:
+    """Read all files of all tables of a study, and its checkpoints, also while it is written.
+
+    Args:
+        store: the study's store.
+        progress: called with the bytes of checkpoints that were read since the last call.
+    """
     report = Report()
     for table in TABLES:
         report.sizes[table] = TableSize()
@@ -84,6 +100,7 @@ def check_store(store: StudyStore) -> Report:
             partition.add_to(report.sizes[table])
     if isinstance(store.place, Path):
         report.findings += _beside(store.place)
+        report.findings += [Finding(*each) for each in check_checkpoints(store, progress)]
         report.findings += [Finding(*each[:1], "data", each[1]) for each in check_data(store.place)]
     report.findings.sort()
     return report

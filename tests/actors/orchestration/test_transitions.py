@@ -10,16 +10,20 @@ import pytest
 from fake_cluster import REPORT, Played
 
 from sparsing.actors.orchestration.controller import ROOM_SECONDS
+from sparsing.actors.orchestration.past_failures import past_failures
 from sparsing.actors.orchestration.transitions import (
     TRANSITIONS,
     IllegalTransitionError,
     StateOwner,
 )
 from sparsing.actors.training.report import ShardReport
-from sparsing.actors.training.run_failure import RunFailure
+from sparsing.actors.training.run_failure import RunFailure, as_failure
 from sparsing.study.errors import FencedError
 from sparsing.study.status.failure import Kind
 from sparsing.study.status.run_state import RunState
+from sparsing.study.status.study_status import StudyStatus
+from sparsing.study.store.checkpoint_folders import checkpoint_folder, complete_steps
+from sparsing.study.store.checkpoint_marker import MARKER, DamagedCheckpointError
 from sparsing.study.store.control.requests import request_stop, withdraw_stop
 
 LOST = RunFailure("shard 0 was lost", Kind.SHARD_LOST)
@@ -220,3 +224,50 @@ def test_without_the_lease_no_state_is_written(played: Played) -> None:
         )
     assert played.rows() == []
     assert played.progress.state == RunState.PLANNED
+
+
+def test_a_damaged_checkpoint_at_the_start_is_said(played: Played) -> None:
+    played.tick()
+    played.gang.train(ShardReport(start_step=4, device="CPU", damaged=("step 8 is damaged",)))
+    played.tick()
+    row = played.rows()[-1]
+    assert row["failure_kind"] == Kind.CHECKPOINT_DAMAGED
+    assert "step 8 is damaged" in row["reason"]
+    assert StudyStatus.read(played.store).runs[0].notices == (row["reason"],)
+    assert past_failures(played.store, row["run"]) == []
+
+
+def test_a_replay_that_differs_is_said_once_and_training_goes_on(played: Played) -> None:
+    training(played).gang.replay_difference = "replayed step 5 has loss 3"
+    assert played.tick() == RunState.TRAINING
+    played.tick()
+    kinds = [row["failure_kind"] for row in played.rows()]
+    assert kinds == [None, None, "replay_differs"]
+    assert not played.gang.killed
+
+
+@pytest.mark.parametrize("newest", [True, False])
+def test_a_checkpoint_found_damaged_when_measured(played: Played, newest: bool) -> None:
+    steps = measuring(played).progress.run.checkpoint_steps
+    step = steps[-1] if newest else steps[0]
+    folder = checkpoint_folder(played.store.path, played.progress.run.id, step)
+    played.measured(failure=as_failure(DamagedCheckpointError(folder, "its digest differs")))
+    state = played.tick()
+    assert not folder.exists()
+    assert len(list(folder.parent.glob("*.damaged-*"))) == 1
+    if not newest:
+        assert state == RunState.FAILED
+        return
+    assert state in (RunState.PLANNED, RunState.WAITING)
+    played.tick(600.0)
+    played.gang.end()
+    assert played.tick() == RunState.MEASURING
+    assert complete_steps(played.store.path, played.progress.run.id) == list(steps)
+
+
+def test_checkpoints_that_are_gone_are_said_when_it_is_measured(played: Played) -> None:
+    training(played).gang.end()
+    step = played.progress.run.checkpoint_steps[0]
+    (checkpoint_folder(played.store.path, played.progress.run.id, step) / MARKER).unlink()
+    assert played.tick() == RunState.MEASURING
+    assert str(step) in (played.rows()[-1]["reason"] or "")

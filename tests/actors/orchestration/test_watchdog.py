@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparsing.actors.orchestration.watchdog import (
@@ -21,6 +21,7 @@ def heartbeat(phase: str = "step", age: float = 0.0, step: float | None = 1.0, s
     )
 
 
+@settings(deadline=None)
 @given(
     st.floats(0.01, 100), st.floats(1, 100), st.floats(0, 50), st.floats(0.05, 0.5), st.booleans()
 )

@@ -22,7 +22,7 @@ from stores import (
 
 from sparsing.study.plan.runs import plan_runs, training_flops
 from sparsing.study.status.exporter import StoreCollector, StudyMetrics
-from sparsing.study.status.failure import Kind
+from sparsing.study.status.failure import NOTICES, Kind
 from sparsing.study.status.run_metrics import LawPoint
 from sparsing.study.status.study_status import StatusReader
 from sparsing.study.store.control.lease import acquire, study_cell
@@ -85,7 +85,8 @@ def test_an_empty_store_has_states_and_no_values(store):
     assert value(samples, "run_loss", run=RELU) is None
     assert value(samples, "run_state", run=RELU, state="planned") == 1
     assert value(samples, "run_state_since_timestamp_seconds", run=RELU) is None
-    assert [value(samples, "failures_total", kind=kind) for kind in Kind] == [0] * len(Kind)
+    kinds = set(Kind) - NOTICES
+    assert [value(samples, "failures_total", kind=kind) for kind in kinds] == [0] * len(kinds)
     assert 0 < value(samples, "store_free_bytes") < value(samples, "store_size_bytes")
 
 
@@ -234,3 +235,15 @@ def test_who_works_on_a_study_is_told_by_its_lease(store: StudyStore) -> None:
     released = scrape(registry)
     assert released[up] == 0
     assert age not in released
+
+
+def test_notices_are_counted_by_run_and_are_no_failures(store):
+    damaged = state_row("training", failure_kind="checkpoint_damaged", device="CPU")
+    write_rows(store, "runs", RELU, [damaged], stream="controller")
+    differs = state_row("training", failure_kind="replay_differs", reason="step 5")
+    write_rows(store, "runs", RELU, [differs], stream="controller")
+    samples = scrape(registry_of(metrics_of(store)))
+    assert value(samples, "run_checkpoints_damaged_total", run=RELU) == 1
+    assert value(samples, "run_replay_differences_total", run=RELU) == 1
+    assert value(samples, "failures_total", kind="checkpoint_damaged") is None
+    assert value(samples, "failures_total", kind="shard_lost") == 0

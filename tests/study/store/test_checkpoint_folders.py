@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -76,3 +77,39 @@ def test_what_a_killed_one_left_is_removed(store: StudyStore) -> None:
     (checkpoint_folder(store.path, DONE, first) / MARKER).unlink()
     assert [each["step"] for each in prune(store)] == [first, *rest]
     assert not checkpoint_folder(store.path, DONE, first).exists()
+
+
+def test_only_step_and_digits_is_a_checkpoint(store: StudyStore) -> None:
+    steps = complete_steps(store.path, DONE)
+    folder = checkpoint_folder(store.path, DONE, steps[0])
+    for suffix in ("-hf", ".bak", "_10"):
+        shutil.copytree(folder, folder.with_name(folder.name + suffix))
+    shutil.copytree(folder, folder.with_name("step-7"))
+    assert complete_steps(store.path, DONE) == steps
+    would = prune(store, "--dry-run")
+    assert len(prune(store)) == len(would) == len(steps) - 3
+    assert len(list(folder.parent.glob(f"{folder.name}*"))) == 3
+
+
+def test_of_a_link_only_the_link_goes(store: StudyStore, tmp_path: Path) -> None:
+    steps = complete_steps(store.path, DONE)
+    folder = checkpoint_folder(store.path, DONE, steps[0])
+    elsewhere = folder.rename(tmp_path / "elsewhere")
+    folder.symlink_to(elsewhere)
+    assert complete_steps(store.path, DONE) == steps
+    removed = prune(store)
+    assert [each["leads_to"] for each in removed if each["step"] == steps[0]] == [str(elsewhere)]
+    assert len(removed) == len(steps) - 3
+    assert not folder.is_symlink()
+    assert (elsewhere / MARKER).exists()
+    assert prune(store) == []
+
+
+def test_a_link_that_leads_nowhere_is_no_checkpoint_and_goes(store: StudyStore) -> None:
+    steps = complete_steps(store.path, DONE)
+    folder = checkpoint_folder(store.path, DONE, steps[0])
+    shutil.rmtree(folder)
+    folder.symlink_to(folder.with_name("nowhere"))
+    assert complete_steps(store.path, DONE) == steps[1:]
+    prune(store)
+    assert not folder.is_symlink()
