@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+from pathlib import Path
 
 import click
 
@@ -17,14 +18,20 @@ BENCHMARKS = {
     "store": "sparsing.study.bench.store",
     "decode": "sparsing.actors.bench.decode",
     "schedule": "sparsing.actors.bench.schedule",
+    "plan": "sparsing.actors.bench.calibrate",
 }
 
 
 @click.command()
 @click.argument("name", type=click.Choice(list(BENCHMARKS)))
 @click.option("--repeats", default=7, show_default=True, type=click.IntRange(1))
+@click.option(
+    "--calibrate",
+    type=click.Path(dir_okay=False),
+    help="With `train`: measure this machine's rates instead, and write them for `sparsing plan`.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-def bench(name: str, repeats: int, as_json: bool) -> None:
+def bench(name: str, repeats: int, calibrate: str | None, as_json: bool) -> None:
     """Measure NAME against its baselines on this machine.
 
     \b
@@ -37,11 +44,17 @@ def bench(name: str, repeats: int, as_json: bool) -> None:
       sparsing bench ffn --repeats 15
       sparsing bench store            appends against MLflow and TensorBoard, queries; takes minutes
       sparsing bench decode           tokens per second, sparse against dense and transformers
+      sparsing bench plan             estimates of three sizes against what they take here
+      sparsing bench train --calibrate rates.json
       sparsing bench schedule         1,000 runs on 64 simulated nodes; 20 minutes, 16 GB of memory
     """
     from dataclasses import asdict
 
     from sparsing.study.bench.bench import Case, machine
+
+    if calibrate is not None:
+        _calibrate(name, Path(calibrate))
+        return
     from sparsing.study.display.table import show, table
 
     cases: list[Case] = importlib.import_module(BENCHMARKS[name]).cases(repeats)
@@ -62,3 +75,14 @@ def bench(name: str, repeats: int, as_json: bool) -> None:
             f"{case.spread:.0%}",
         )
     show(shown)
+
+
+def _calibrate(name: str, path: Path) -> None:
+    """Write this machine's rates."""
+    from sparsing.study.plan.rates import write_rates
+
+    if name != "train":
+        raise click.UsageError("--calibrate goes with `sparsing bench train`")
+    rates = importlib.import_module(BENCHMARKS["plan"]).calibrate()
+    write_rates(rates, path)
+    click.echo(f"{path}: {rates.device}, {rates.source}")

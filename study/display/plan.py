@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sparsing.study.display.table import Table, table
+from sparsing.study.plan.estimate import Estimate, RunEstimate
 from sparsing.study.plan.runs import Plan
 from sparsing.study.units import bytes_text, count_text, hours_text
 
@@ -42,4 +43,57 @@ def _summary(made: Plan) -> str:
         f"{total['flops']:.3g} FLOPs: {hours_text(total['gpu_hours'])} of one A800 at "
         f"{made.utilization:.0%} of its peak; checkpoints {bytes_text(total['checkpoint_bytes'])}, "
         f"tables about {bytes_text(total['table_bytes'])}"
+    )
+
+
+ESTIMATED = (
+    *("memory", "micro batch", "fits up to", "step", "tokens/s each", "MFU", "time", "saving"),
+    *("device time", "measuring", "lost"),
+)
+
+
+def estimate_table(made: Estimate) -> Table:
+    """A row for each run: memory and speed of one device, and what the run takes."""
+    title = f"on {made.device}, {made.source}"
+    shown = table(("run", *ESTIMATED), right=ESTIMATED, title=title)
+    for run in made.runs:
+        shown.add(
+            run.run,
+            bytes_text(run.memory.total) + ("" if run.fits else " !"),
+            str(run.micro_sequences),
+            str(run.fitting_sequences or "none"),
+            f"{run.step.total:.3g} s",
+            count_text(run.tokens_per_second_per_shard),
+            "-" if run.mfu is None else f"{run.mfu:.0%}",
+            hours_text(run.train_seconds / 3600),
+            f"{bytes_text(run.checkpoint_bytes_per_second)}/s",
+            hours_text(run.shard_hours),
+            hours_text(run.measuring_hours),
+            hours_text(run.lost_hours),
+        )
+    shown.notes = ["", *(_memory_note(run) for run in made.runs if not run.fits), _time_note(made)]
+    return shown
+
+
+def _memory_note(run: RunEstimate) -> str:
+    """Why a run does not fit, and what would."""
+    parts = {name: size for name, size in vars(run.memory).items() if size >= 5e7}
+    said = ", ".join(f"{name} {bytes_text(size)}" for name, size in parts.items())
+    remedy = "use more shards or larger devices"
+    if run.fitting_sequences:
+        remedy = f"set optimization.micro_batch_sequences = {run.fitting_sequences}"
+    return f"! {run.run} does not fit: {said}; {remedy}"
+
+
+def _time_note(made: Estimate) -> str:
+    total = {
+        name: sum(getattr(run, name) for run in made.runs)
+        for name in ("shard_hours", "measuring_hours", "lost_hours")
+    }
+    wall = hours_text(made.wall_seconds / 3600)
+    return (
+        f"{made.devices} x {made.device}: {wall} from start to end, "
+        f"of which {hours_text(made.prepare_seconds / 3600)} to prepare data; device time "
+        f"{hours_text(total['shard_hours'])}, and about {hours_text(total['measuring_hours'])} to "
+        f"measure and {hours_text(total['lost_hours'])} lost to failures"
     )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from sparsing.study.plan.runs import PEAK_FLOPS, Run, training_flops
+from sparsing.study.plan.accelerators import ACCELERATORS
+from sparsing.study.plan.runs import Run, training_flops
 
 BF16_PEAKS: dict[str, float] = {
-    "A800": PEAK_FLOPS,
-    "A100": PEAK_FLOPS,
+    **{name: ACCELERATORS[name].peak_flops for name in ("A800", "A100", "H200")},
     "A30": 165e12,
     "A10": 125e12,
     "A40": 149.7e12,
@@ -15,7 +15,6 @@ BF16_PEAKS: dict[str, float] = {
     "L40S": 362.05e12,
     "H20": 148e12,
     "GH200": 989.4e12,
-    "H200": 989.4e12,
 }
 """Dense bf16 FLOPs per second, by the model's name; H100 and H800 have several, by their form."""
 HOPPER_PEAKS = {"PCIe": 756e12, "NVL": 835e12}

@@ -18,10 +18,10 @@ from sparsing.study.definition.points import (
     points,
 )
 from sparsing.study.errors import DefinitionError, NotFoundError
+from sparsing.study.plan.accelerators import ACCELERATORS
 
 ACCELERATOR = "A800"
-PEAK_FLOPS = 312e12
-"""Dense bf16 of an A800 (and A100), per second."""
+PEAK_FLOPS = ACCELERATORS[ACCELERATOR].peak_flops
 CHECKPOINT_BYTES_PER_PARAMETER = 12
 """float32 weights and AdamW's two moments."""
 STAGES = 2
