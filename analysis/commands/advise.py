@@ -16,7 +16,7 @@ from sparsing.study.commands.options import store_option
     "--precision",
     default=0.1,
     show_default=True,
-    help="Wished half width of the 95 % interval, relative to the value.",
+    help="Wished half width of the 97.5 % interval, relative to the value.",
 )
 @click.option("--absolute", is_flag=True, help="--precision is in the quantity's own unit.")
 @click.option("--tokens", help="Wish for the activation ratio at so many tokens, as 8e11 or 800B.")
@@ -36,7 +36,8 @@ def advise_command(
     """Say which runs of STUDY can stop, which must go on, and what to run next; and why.
 
     A run can stop when its limit, or the quantity of --tokens or --ratio, is known to --precision
-    by its law, and no law that fits as well says otherwise. Changes nothing.
+    by all laws that its points cannot refuse, and its own law is not refused by the data. Each
+    verdict is kept in the store's table `verdicts`, and scored when more tokens come.
 
     \b
     Example:

@@ -83,7 +83,7 @@ def advise(
     for case in cases:
         if case.rows or _has_started(case):
             progress(case.cost.run.id)
-            advised.append(advise_run(case, case.fit()) if case.rows else without_fit(case))
+            advised.append(advise_run(case, case.evidence()) if case.rows else without_fit(case))
     costs = {case.cost.run.id: case.cost for case in cases}
     found = families([case.cost.run for case in cases], _known(advised))
     started = {each.run for each in advised}

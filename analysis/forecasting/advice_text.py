@@ -6,6 +6,7 @@ from sparsing.analysis.forecasting.advice import Advice
 from sparsing.analysis.forecasting.new_runs import NewRuns
 from sparsing.analysis.forecasting.planned import PlannedRun
 from sparsing.analysis.forecasting.run_advice import RunAdvice
+from sparsing.analysis.forecasting.target import LOOK_LEVEL
 from sparsing.study.display.table import table
 from sparsing.study.plan.runs import ACCELERATOR
 from sparsing.study.units import count_text, hours_text
@@ -24,7 +25,7 @@ def advice_text(advice: Advice) -> str:
     """The advice on all runs, in sentences and two tables."""
     wish = advice.wish
     wished = f"wished is the {wish.name} within {wish.precision_text}"
-    lines = [f"study {advice.study}: {wished} (half width of the 95 % interval)"]
+    lines = [f"study {advice.study}: {wished} (half width of the {LOOK_LEVEL:.1%} interval)"]
     for verdict, meaning in MEANING.items():
         runs = [each for each in advice.runs if each.verdict == verdict]
         if runs:

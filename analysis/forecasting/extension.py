@@ -1,4 +1,4 @@
-"""How many more tokens a run needs until its fit is good enough."""
+"""How many more tokens a run needs until it is known well enough."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sparsing.analysis.fitting.fit import Fit
-from sparsing.analysis.forecasting.what_if import Future, futures
+from sparsing.analysis.evidence.evidence import Evidence
+from sparsing.analysis.forecasting.continuations import Continuation, continuations
 from sparsing.analysis.laws.sparsity import Floats, Integers
 from sparsing.study.definition.model import Study
 from sparsing.study.plan.runs import Run
 
-Enough = Callable[[Fit], bool]
+Enough = Callable[[Evidence], bool]
 
 FUTURES = 9
 """Their median is the estimate; a tenth lies between their ends four times in five."""
 FARTHEST = 16
 """Tokens are sought up to so many times the planned ones."""
-LENGTHS = 24
-"""Lengths of an extension that are looked at: about 12 % apart."""
+LENGTHS = 16
+"""Lengths of an extension that are looked at: about a fifth apart."""
 
 
 class Needed(NamedTuple):
-    """Tokens of the whole run at which its fit is good enough; None = beyond the search."""
+    """Tokens of the whole run at which it is known well enough; None = beyond the search."""
 
     tokens: float | None
     """The median of the futures."""
@@ -33,15 +33,15 @@ class Needed(NamedTuple):
     """The least and the most that a future needs: what comes lies between with about 80 %."""
 
 
-def tokens_needed(fit: Fit, enough: Enough, further: Floats, *, seed: int = 0) -> Needed:
+def tokens_needed(evidence: Evidence, enough: Enough, further: Floats, *, seed: int = 0) -> Needed:
     """The tokens that a run needs, if it is measured at the rising token counts `further` (m,).
 
-    `enough` says whether a fit on more points is good enough.
+    `enough` says whether the evidence of more points is good enough.
     """
     if not len(further):
         return Needed(None, None, None)
     lengths = np.unique(np.geomspace(1, len(further), LENGTHS).round().astype(int))
-    possible = futures(fit, FUTURES, seed=seed)
+    possible = continuations(evidence, FUTURES, seed=seed)
     found = [_first_enough(each, enough, further, lengths) for each in possible]
     if not found:
         return Needed(None, None, None)
@@ -49,7 +49,9 @@ def tokens_needed(fit: Fit, enough: Enough, further: Floats, *, seed: int = 0) -
     return Needed(ordered[FUTURES // 2], ordered[0], ordered[-1])
 
 
-def _first_enough(future: Future, enough: Enough, further: Floats, lengths: Integers) -> float:
+def _first_enough(
+    future: Continuation, enough: Enough, further: Floats, lengths: Integers
+) -> float:
     """By bisection, for more points make a fit better; inf where all of them do not do."""
 
     def reached(index: int) -> bool:

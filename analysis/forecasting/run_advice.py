@@ -6,17 +6,16 @@ from dataclasses import asdict, dataclass
 from math import isfinite
 from typing import Any, Literal
 
-from sparsing.analysis.fitting.comparison import CURVE_LAWS, UNDECIDED, Criteria, undecided
-from sparsing.analysis.fitting.fit import Fit
-from sparsing.analysis.forecasting.agreement import disagreement, precise_enough
+from sparsing.analysis.evidence.evidence import Evidence
+from sparsing.analysis.fitting.comparison import Criteria
 from sparsing.analysis.forecasting.extension import (
     FARTHEST,
     Needed,
     further_checkpoints,
     tokens_needed,
 )
-from sparsing.analysis.forecasting.target import Estimate, Wish
-from sparsing.analysis.refitting.fit_rows import fit_again
+from sparsing.analysis.forecasting.target import LOOK_LEVEL, Estimate, Wish
+from sparsing.analysis.refitting.fit_rows import weigh_again
 from sparsing.study.definition.model import Study
 from sparsing.study.guarded_json import read_json
 from sparsing.study.plan.runs import Cost
@@ -37,14 +36,24 @@ class RunAdvice:
     reason: str
     state: str
     law: str | None = None
+    law_verdict: str | None = None
+    """`holds`, `undecided`, `refused` or `cannot say`; a run whose law is refused never stops."""
+    law_verdict_reason: str | None = None
     value: float | None = None
     low: float | None = None
     high: float | None = None
-    """The wished quantity by the law, with its 95 % interval; None = open."""
+    """The wished quantity by all laws that the points cannot refuse, with its interval; None =
+    open."""
+    level: float = LOOK_LEVEL
+    """Of the interval."""
     half_width: float | None = None
     """Of that interval; relative to the value unless the precision is absolute; None = open."""
     tokens: float
     """Trained so far."""
+    tokens_measured: float | None = None
+    """Of the newest point that the advice rests on."""
+    points: int | None = None
+    """Points that it rests on."""
     tokens_planned: float
     to_tokens: float | None = None
     """Where the quantity is expected to be precise enough: the median of what may come."""
@@ -83,9 +92,9 @@ class Case:
 
         return min(self.rows, key=aicc)
 
-    def fit(self) -> Fit:
-        """That law's fit, made again from the rows that it rests on."""
-        return fit_again(self.row)
+    def evidence(self) -> Evidence:
+        """The evidence of its curve, made again from the points that the fit rests on."""
+        return weigh_again(self.row)
 
     @property
     def trained(self) -> float:
@@ -102,19 +111,23 @@ def _criteria(row: dict[str, Any]) -> dict[str, Criteria]:
     return read_json(row["criteria"] or "{}", "fits.criteria")
 
 
-def advise_run(case: Case, fit: Fit) -> RunAdvice:
-    """The advice on a run whose best law is `fit`."""
-    wish, estimate = case.wish, case.wish.of(fit)
-    rivals = [law for law in undecided(_criteria(case.row)) if law != fit.law]
-    if not fit.trend:
-        return _advice(case, fit, estimate, rivals, "cannot say", "; ".join(fit.warnings))
-    if not precise_enough(wish, fit, rivals):
-        return _extension(case, fit, estimate, rivals)
-    known = _known(wish, estimate)
+def advise_run(case: Case, evidence: Evidence) -> RunAdvice:
+    """The advice on a run with this evidence."""
+    estimate = case.wish.of(evidence)
+    if not evidence.fit.trend:
+        return _advice(case, evidence, estimate, "cannot say", "; ".join(evidence.fit.warnings))
+    if not known_well(case.wish, evidence):
+        return _extension(case, evidence, estimate)
+    known = _known(case.wish, estimate)
     if case.status.ended or case.trained >= case.cost.run.tokens:
-        return _advice(case, fit, estimate, rivals, "done", known)
+        return _advice(case, evidence, estimate, "done", known)
     saved = case.hours(case.cost.run.tokens)
-    return _advice(case, fit, estimate, rivals, "stop", known, saved_gpu_hours=saved)
+    return _advice(case, evidence, estimate, "stop", known, saved_gpu_hours=saved)
+
+
+def known_well(wish: Wish, evidence: Evidence) -> bool:
+    """Whether the quantity is known as wished, by a curve whose law the data do not refuse."""
+    return wish.miss(wish.of(evidence)) <= 1 and evidence.verdict.word in ("holds", "undecided")
 
 
 def without_fit(case: Case) -> RunAdvice:
@@ -130,28 +143,27 @@ def without_fit(case: Case) -> RunAdvice:
     )
 
 
-def _extension(case: Case, fit: Fit, estimate: Estimate, rivals: list[str]) -> RunAdvice:
+def _extension(case: Case, evidence: Evidence, estimate: Estimate) -> RunAdvice:
     wish, planned = case.wish, case.cost.run.tokens
     further = further_checkpoints(case.study, case.cost.run, float(case.row["tokens"]))
-    needed = tokens_needed(fit, lambda longer: precise_enough(wish, longer, rivals), further)
+    needed = tokens_needed(evidence, lambda longer: known_well(wish, longer), further)
     goal = wish.precision_text
     now = _known(wish, estimate)
     if wish.miss(estimate) <= 1:
-        now += f" by the {fit.law} law, but {disagreement(wish, fit, rivals)}"
-        goal = "a decision between them"
+        now += f", but its law is {evidence.verdict}"
+        goal = "a law that holds"
     if needed.tokens is None:
         why = f"{now}; {goal} is not expected within {FARTHEST} times the plan"
         if needed.low is not None:
             why += f", only in the best cases, from {count_text(needed.low)} tokens on"
-        return _advice(case, fit, estimate, rivals, "cannot say", why, to_tokens_low=needed.low)
+        return _advice(case, evidence, estimate, "cannot say", why, to_tokens_low=needed.low)
     why = f"{now}; {goal} is expected at {count_text(needed.tokens)} tokens ({_span(needed)}), "
     inside = needed.tokens <= planned
     why += "inside the plan" if inside else f"{needed.tokens / planned:.3g} times the plan"
     return _advice(
         case,
-        fit,
+        evidence,
         estimate,
-        rivals,
         "extend",
         why,
         to_tokens=needed.tokens,
@@ -163,27 +175,31 @@ def _extension(case: Case, fit: Fit, estimate: Estimate, rivals: list[str]) -> R
 
 def _advice(
     case: Case,
-    fit: Fit,
+    evidence: Evidence,
     estimate: Estimate,
-    rivals: list[str],
     verdict: Verdict,
     reason: str,
-    **numbers: float | None,
+    **numbers: Any,
 ) -> RunAdvice:
     width = case.wish.miss(estimate) * case.wish.precision
+    law = evidence.verdict
     return RunAdvice(
         run=case.cost.run.id,
         verdict=verdict,
         reason=reason,
         state=case.status.state,
-        law=fit.law,
+        law=evidence.fit.law,
+        law_verdict=law.word,
+        law_verdict_reason=law.reason,
         value=estimate.value if estimate.verdict == "known" else None,
         low=estimate.low,
         high=estimate.high,
         half_width=width if isfinite(width) else None,
         tokens=case.trained,
+        tokens_measured=evidence.last_tokens,
+        points=evidence.fit.n,
         tokens_planned=float(case.cost.run.tokens),
-        notes=(*_state_notes(case), *_law_notes(case, fit, rivals)),
+        notes=(*_state_notes(case), f"the {evidence.fit.law} law: {law}"),
         **numbers,
     )
 
@@ -208,20 +224,3 @@ def _state_notes(case: Case) -> tuple[str, ...]:
     if case.status.state != "failed":
         return ()
     return (f"the run failed: {case.status.reason or 'no reason is in the store'}",)
-
-
-def _law_notes(case: Case, fit: Fit, rivals: list[str]) -> tuple[str, ...]:
-    """Whether other laws fit as well as the run's own, or better."""
-    if not rivals:
-        return ()
-    best, own = (_criteria(case.row)[law]["aicc"] for law in (rivals[0], fit.law))
-    if best is None or own is None:
-        return (f"law undecided: too few points to tell {fit.law} from others",)
-    if own - best <= UNDECIDED:
-        return (f"law undecided: {', '.join(rivals)} within {UNDECIDED:g} AICc of {fit.law}",)
-    better = f"{rivals[0]} fits better than {fit.law}, by {own - best:.2g} AICc"
-    simpler = len(CURVE_LAWS[rivals[0]].coordinates) < len(fit.form.coordinates)
-    return (
-        f"{'fewer parameters would do' if simpler else 'contradicts its law'}: {better}",
-        f"what is said here holds only as far as the {fit.law} law does",
-    )

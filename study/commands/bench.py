@@ -13,6 +13,7 @@ BENCHMARKS = {
     "metric": "sparsing.actors.bench.metric",
     "interval": "sparsing.actors.bench.interval",
     "fit": "sparsing.analysis.bench.fit",
+    "honesty": "sparsing.analysis.bench.honesty",
     "serve": "sparsing.analysis.bench.serve",
     "ffn": "sparsing.actors.bench.ffn",
     "store": "sparsing.study.bench.store",
@@ -40,6 +41,7 @@ def bench(name: str, repeats: int, calibrate: str | None, as_json: bool) -> None
       sparsing bench metric           CETT-PPL-1% against nested bisection; takes minutes
       sparsing bench interval         how often intervals of activation ratios hold the truth
       sparsing bench fit --json
+      sparsing bench honesty          intervals, forecasts and stops on hard curves; takes minutes
       sparsing bench serve            the live page, JSON, /metrics and Arrow; takes minutes
       sparsing bench ffn --repeats 15
       sparsing bench store            appends against MLflow and TensorBoard, queries; takes minutes

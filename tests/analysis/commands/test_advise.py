@@ -35,7 +35,7 @@ def call(root, *arguments: object):
 
 
 def test_sentences_by_verdict_and_a_table_of_costs(root) -> None:
-    said = call(root, "advised", "--precision", 0.005)
+    said = call(root, "advised", "--precision", 0.01)
     text = said.stdout
     stop, extend, planned = (text.index(word) for word in ("can stop", "must go on", "not started"))
     assert stop < text.index("silu-0.4B-wd53-s0: limit 0.38") < extend

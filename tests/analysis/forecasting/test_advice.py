@@ -1,17 +1,20 @@
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from advice_stores import advised_store, measure, set_state
 
+from sparsing.analysis.evidence.evidence import weigh
 from sparsing.analysis.fitting.fit_curve import fit_curve
 from sparsing.analysis.forecasting.advice import advise
-from sparsing.analysis.forecasting.extension import further_checkpoints, tokens_needed
+from sparsing.analysis.forecasting.extension import further_checkpoints
 from sparsing.analysis.forecasting.run_advice import RunAdvice
 from sparsing.analysis.forecasting.target import Wish
-from sparsing.analysis.laws.published import NOISE, PUBLISHED, synthetic
-from sparsing.analysis.laws.rivals import RIVALS
+from sparsing.analysis.laws.published import NOISE, PUBLISHED
 from sparsing.analysis.laws.sparsity import PAPER_LAWS
+from sparsing.analysis.refitting.newest import newest_fits
 from sparsing.analysis.refitting.refit import refit
 from sparsing.study.errors import DefinitionError
 from sparsing.study.plan.runs import Run, plan, plan_runs
@@ -56,7 +59,7 @@ def test_an_extension_gives_the_precision_that_it_promises(tmp_path) -> None:
     """Runs that really go on, along their true law, are then known as precisely as wished."""
     axes = {"activation": ["silu"], "scale": ["0.4B"], "seed": [0, 1, 2, 3]}
     store = advised_store(tmp_path, lambda run: published("0.4b_silu"), count=12, axes=axes)
-    advised, wish = advise(store, precision=0.003), Wish(precision=0.003)
+    advised, wish = advise(store, precision=0.007), Wish(precision=0.007)
     kept = 0
     for seed, (run, advice) in enumerate(zip(plan_runs(store.study), advised.runs, strict=True)):
         assert advice.verdict == "extend"
@@ -65,51 +68,28 @@ def test_an_extension_gives_the_precision_that_it_promises(tmp_path) -> None:
         at = further[further <= advice.to_tokens]
         assert at[-1] == advice.to_tokens
         reached = wish.of(longer(store, run, published("0.4b_silu"), at, 8e-4, seed))
-        kept += 1 / 1.5 < wish.miss(reached) < 1.5
+        kept += 0.4 < wish.miss(reached) < 1.6
     assert kept >= 3
 
 
-def test_the_tokens_that_a_falling_law_needs(tmp_path) -> None:
-    """The same for ReLU, whose limit is harder to know; precision only, rivals left out."""
-    wish = Wish(precision=0.01)
-    kept = held = 0
-    for seed in range(6):
-        tokens, ratios = synthetic("0.8b_relu", seed=seed, points=100)
-        further = tokens[0] * np.arange(51, 1601)
-        fit = fit_curve(tokens[:50], ratios[:50], law="relu", drop=0)
-        needed = tokens_needed(fit, lambda longer: wish.miss(wish.of(longer)) <= 1, further)
-
-        def miss(last: float, tokens=tokens, ratios=ratios, further=further, seed=seed) -> float:
-            at = further[further <= last]
-            errors = np.random.default_rng([7, seed]).normal(0, NOISE["relu"], len(at))
-            more = published("0.8b_relu")(at / 1e9) + errors
-            longer = np.append(tokens[:50], at), np.append(ratios[:50], more)
-            return wish.miss(wish.of(fit_curve(*longer, law="relu", drop=0)))
-
-        kept += 1 / 1.5 < miss(needed.tokens) < 1.5
-        held += miss(needed.low) > 0.95 and miss(needed.high) < 1.05
-    assert kept >= 4
-    assert held >= 5
-
-
 def longer(store, run: Run, curve, further, noise: float, seed: int):
-    """The fit of a run that really went on, along its true law."""
+    """The evidence of a run that really went on, along its true law."""
     rows = store.scan("fits", run.id).collect().row(-1, named=True)
     errors = np.random.default_rng([7, seed]).normal(0, noise, len(further))
     tokens = np.concatenate([rows["rows_tokens"], further])
     ratios = np.concatenate([rows["rows_activation_ratio"], curve(further / 1e9) + errors])
-    return fit_curve(tokens, ratios, law=run.activation, drop=0)
+    return weigh(fit_curve(tokens, ratios, law=run.activation, drop=0))
 
 
 def test_an_extension_costs_what_its_tokens_cost(tmp_path) -> None:
     store = advised_store(tmp_path, lambda run: published("0.4b_silu"), count=12)
     (cost,) = plan(store.study).costs
-    advice = only(store, precision=0.003)
+    advice = only(store, precision=0.01)
     share = (advice.to_tokens - advice.tokens) / cost.run.tokens
     assert advice.gpu_hours == pytest.approx(cost.gpu_hours * share)
     assert advice.to_tokens < cost.run.tokens
     assert "inside the plan" in advice.reason
-    further = only(store, precision=0.0008)
+    further = only(store, precision=0.002)
     assert further.to_tokens > cost.run.tokens
     assert "times the plan" in further.reason
 
@@ -150,7 +130,7 @@ def test_a_failed_run_says_why(tmp_path) -> None:
     assert "the run failed: out of memory" in advice.notes
 
 
-def test_a_curve_that_contradicts_its_law_says_so(tmp_path) -> None:
+def test_a_run_whose_law_is_refused_never_stops(tmp_path) -> None:
     store = advised_store(
         tmp_path,
         lambda run: lambda at: 0.4 - 0.2 * np.exp(-at / 40),
@@ -158,22 +138,12 @@ def test_a_curve_that_contradicts_its_law_says_so(tmp_path) -> None:
         noise=1e-4,
     )
     advice = only(store)
-    assert any("contradicts its law: exponential" in note for note in advice.notes)
-    assert "what is said here holds only as far as the silu law does" in advice.notes
+    assert advice.law_verdict == "refused"
+    assert "exponential" in advice.law_verdict_reason
+    assert advice.verdict not in ("stop", "done")
 
 
-def test_a_law_with_fewer_parameters_is_no_contradiction(tmp_path) -> None:
-    relu = {"activation": ["relu"], "scale": ["0.4B"]}
-    law = RIVALS["logarithm"]
-    store = advised_store(
-        tmp_path, lambda run: lambda at: law.value(at, a=0.3, b=-0.02), count=9, axes=relu
-    )
-    advice = only(store, precision=0.5)
-    assert any("fewer parameters would do: logarithm" in note for note in advice.notes)
-    assert advice.verdict != "stop"
-
-
-def test_a_rival_that_fits_as_well_must_agree(tmp_path) -> None:
+def test_laws_that_say_otherwise_keep_a_run_from_stopping(tmp_path) -> None:
     store = advised_store(
         tmp_path,
         lambda run: published("0.2b_relu"),
@@ -183,16 +153,18 @@ def test_a_rival_that_fits_as_well_must_agree(tmp_path) -> None:
         checkpoints={"count": 100},
     )
     advice = only(store)
-    assert advice.half_width < 0.1
-    assert advice.verdict == "extend"
-    assert "law, which fits as well, gives" in advice.reason
-    assert any("undecided" in note for note in advice.notes)
+    (row,) = newest_fits(store).to_dicts()
+    low, high = json.loads(row["intervals"])["A0"]
+    assert (high - low) / 2 < 0.1 * PUBLISHED["0.2b_relu"]["A0"]  # by its own law alone
+    assert advice.half_width > 0.1
+    assert advice.verdict in ("extend", "cannot say")
+    assert advice.law_verdict == "undecided"
 
 
 def test_a_ratio_and_the_tokens_to_one_can_be_wished_for(tmp_path) -> None:
     store = advised_store(tmp_path, lambda run: published("0.4b_silu"))
-    at = only(store, tokens=8e11)
-    truth = float(published("0.4b_silu")(800.0))
+    at = only(store, tokens=3e11)
+    truth = float(published("0.4b_silu")(300.0))
     assert at.verdict == "stop"
     assert at.low < truth < at.high
     tokens = only(store, ratio=0.37)
@@ -200,6 +172,7 @@ def test_a_ratio_and_the_tokens_to_one_can_be_wished_for(tmp_path) -> None:
     assert tokens.low < (0.42 / 0.015) ** (1 / 1.03) * 1e9 < tokens.high
     never = only(store, ratio=0.5)
     assert (never.verdict, never.value, never.half_width) == ("stop", None, 0.0)
+    assert only(store, tokens=8e12).half_width is None  # 131 times the tokens measured
     assert "no law within the interval reaches it" in never.reason
 
 
