@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sparsing.study.commands.group import Group
+from sparsing.study.commands.options import store_option
 from sparsing.study.errors import DefinitionError, NotFoundError
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="One JSON doc
 
 @click.group(cls=Group)
 def data() -> None:
-    """Corpora for studies: fetch, list, show.
+    """Corpora for studies: fetch, list; prepare, show.
 
     \b
     Example:
@@ -90,10 +91,45 @@ def list_command(as_json: bool) -> None:
 
 
 @data.command()
+@click.argument("study")
+@store_option
+@click.option("--address", help="Ray cluster, for example `auto`; default: Ray on this machine.")
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    help="Tasks at a time; default: as many as there are CPUs.",
+)
+@json_option
+def prepare(study: str, root: str, address: str | None, workers: int | None, as_json: bool) -> None:
+    """Make the tokens of STUDY (a YAML file or a preset), on CPUs alone.
+
+    `run` and `submit` do it themselves where it was not done; before them it holds no GPU. What is
+    finished is kept: the same command again goes on. Tokens are made once for a source and a
+    tokenizer, whatever studies use them.
+
+    \b
+    Examples:
+      sparsing data prepare my-study.yaml --store /shared/sparsing
+      sparsing data prepare my-study.yaml --store /shared/sparsing --address auto --workers 64
+    """
+    from sparsing.actors.orchestration.preparing import prepare_here
+    from sparsing.study.definition.load import load_study
+    from sparsing.study.store.study_store import need_folder
+
+    made = prepare_here(need_folder(root), load_study(study), address, workers)
+    if as_json:
+        click.echo(json.dumps({"path": str(made.path)} | made.metadata, indent=2))
+        return
+    from sparsing.study.display.table import show
+
+    show(_table(str(made.path), made.metadata))
+
+
+@data.command()
 @click.argument("folder", type=click.Path(path_type=Path), required=False)
 @json_option
 def show(folder: Path | None, as_json: bool) -> None:
-    """What is prepared: domains, tokens, duplicates dropped.
+    """What is prepared: domains, tokens, duplicates dropped; and what each key changes.
 
     FOLDER is a prepared data set or a folder of several; default: those of the store.
 
@@ -110,6 +146,26 @@ def show(folder: Path | None, as_json: bool) -> None:
 
     for path, metadata in found.items():
         show(_table(path, metadata))
+    show(_keys_table())
+
+
+WHAT_KEYS_CHANGE = (
+    ("weight, seeds", "nothing is read or tokenized: the order of training is a function of them"),
+    ("sequence_tokens, validation", "no tokens: text is read for duplicates of other passages"),
+    ("max_bytes", "tokens of the part in which the text now ends, and of parts not read before"),
+    ("tokenizer", "all tokens; those of the tokenizer before stay"),
+    ("a source's files, field, filter", "tokens of that source; those of others stay"),
+)
+"""Keys of a definition's data, and what is made anew when one of them changes."""
+
+
+def _keys_table() -> Table:
+    from sparsing.study.display.table import table
+
+    shown = table(("key", "what a change of it makes anew"), title="data keys")
+    for key, change in WHAT_KEYS_CHANGE:
+        shown.add(key, change)
+    return shown
 
 
 def _progress(corpus: Corpus) -> Progress:

@@ -36,12 +36,13 @@ def run(study: str, root: str, address: str | None, metrics_port: int, as_json: 
       sparsing run quickstart
       sparsing run my-study.yaml --address auto --store /shared/sparsing
     """
+    from sparsing.actors.data.study_data import create_store
     from sparsing.study.definition.load import load_study
-    from sparsing.study.store.study_store import StudyStore, need_folder
+    from sparsing.study.store.study_store import need_folder
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     definition = load_study(study)
-    run_here(StudyStore.create(need_folder(root), definition), address, metrics_port, as_json)
+    run_here(create_store(need_folder(root), definition), address, metrics_port, as_json)
 
 
 def run_here(store: StudyStore, address: str | None, metrics_port: int, as_json: bool) -> None:

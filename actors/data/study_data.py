@@ -8,10 +8,12 @@ sources still give the same. A study that had begun before data were recorded is
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from sparsing.actors.data.prepare import Identities, Progress, identify, prepare
+from sparsing.actors.data.prepare import Identities, Progress, identify, precheck, prepare
 from sparsing.actors.data.prepared import PreparedData, open_prepared
 from sparsing.actors.data.sources.identity import Identity, digest_of
+from sparsing.study.definition.model import Study
 from sparsing.study.errors import DefinitionError, NotFoundError, SparsingError
 from sparsing.study.plan.runs import plan_runs
 from sparsing.study.store.study_store import StudyStore
@@ -28,19 +30,33 @@ from sparsing.study.store.training_data import (
     write_record,
 )
 
+RUN = "data"
+"""The run of rows that belong to no run."""
 NAMED_CHANGES = 5
 """Changed files that a message names; more are only counted."""
 
 
-def data_of_study(store: StudyStore, say: Progress) -> PreparedData:
+def create_store(root: Path, study: Study) -> StudyStore:
+    """The study's folder in the store `root`, made where it is not there yet.
+
+    Raises DefinitionError, and leaves no study behind, where a new study's data cannot be had.
+    """
+    if not (root / study.study_id).exists():
+        precheck(study.data)
+    return StudyStore.create(root, study)
+
+
+def data_of_study(store: StudyStore, say: Progress, workers: int | None = None) -> PreparedData:
     """The data that a study trains on, prepared and recorded where they are not yet.
+
+    `workers`: tasks at a time, where this process is connected to Ray.
 
     Raises:
         DefinitionError: a source is not as needed; or the prepared data are gone and the sources
             no longer give the same, with what changed.
         SparsingError: the prepared data are damaged, or not those of the record.
     """
-    data = _found(store, say)
+    data = _found(store, say, workers)
     record = read_record(store.path)
     assert record is not None
     for line in epoch_lines(store, record):
@@ -48,7 +64,7 @@ def data_of_study(store: StudyStore, say: Progress) -> PreparedData:
     return data
 
 
-def _found(store: StudyStore, say: Progress) -> PreparedData:
+def _found(store: StudyStore, say: Progress, workers: int | None) -> PreparedData:
     record = read_record(store.path)
     if record is None and has_begun(store):
         data = _adoptable(store)
@@ -57,12 +73,12 @@ def _found(store: StudyStore, say: Progress) -> PreparedData:
         return data
     if record is None:
         found = identify(store.study.data)
-        data = prepare(store.study, _root(store), say, known=found)
+        data = _prepare(store, say, found, workers)
         _record(store, data, found, adopted=False)
         return data
     if (_root(store) / record.prepared).exists():
         return recorded_data(store, record)
-    return _made_again(store, record, say)
+    return _made_again(store, record, say, workers)
 
 
 def recorded_data(store: StudyStore, record: TrainingData) -> PreparedData:
@@ -167,11 +183,27 @@ def _adoptable(store: StudyStore) -> PreparedData:
     return found[0]
 
 
-def _made_again(store: StudyStore, record: TrainingData, say: Progress) -> PreparedData:
+def _prepare(
+    store: StudyStore, say: Progress, found: Identities, workers: int | None
+) -> PreparedData:
+    """Prepare, with rows of the table `preparation`."""
+    earlier = store.scan("preparation", RUN).select("attempt").collect()["attempt"].to_list()
+    with store.writer("preparation", run=RUN, attempt=max(earlier, default=0) + 1) as writer:
+
+        def rows(now: list[dict[str, Any]]) -> None:
+            writer.append(writer.next_seq, [{"step": 0} | row for row in now])
+            writer.flush()
+
+        return prepare(store.study, _root(store), say, known=found, workers=workers, rows=rows)
+
+
+def _made_again(
+    store: StudyStore, record: TrainingData, say: Progress, workers: int | None
+) -> PreparedData:
     found = identify(store.study.data)
     _refuse_changes(store, record, found)
     say(f"data: {record.prepared} is gone, and made again from the same sources")
-    data = prepare(store.study, _root(store), say, known=found)
+    data = _prepare(store, say, found, workers)
     _compare(store, record, data)
     return data
 

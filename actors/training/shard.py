@@ -14,6 +14,7 @@ import torch
 from torch import distributed as dist
 
 from sparsing.actors.data.order import TrainingOrder
+from sparsing.actors.data.prefetch import Batches
 from sparsing.actors.data.prepared import PreparedData
 from sparsing.actors.models.transformer import ModelConfig
 from sparsing.actors.training.assignment import Assignment
@@ -60,8 +61,12 @@ class TrainingShard:
     replay: ReplayCheck
     recorder: HeartbeatRecorder
     report: ShardReport
+    batches: Batches = field(init=False)
     _writers: dict[str, TableWriter] = field(default_factory=dict)
     _stack: ExitStack = field(default_factory=ExitStack)
+
+    def __post_init__(self) -> None:
+        self.batches = Batches(self.order)
 
     @property
     def run(self) -> Run:
@@ -100,7 +105,7 @@ class TrainingShard:
         share = run.batch_sequences // world_size
         batch = self.assignment.batch_index(step + 1)
         first = batch * run.batch_sequences + self.rank * share
-        sequences = torch.from_numpy(self.order.sequences(first, share))
+        sequences = self.batches.get(first, share, then=first + run.batch_sequences)
         peak = self.store.study.optimization.peak_learning_rate
         learning_rate = peak * learning_rate_share(run, step)
         loss, grad_norm = self.engine.step(sequences, learning_rate)
@@ -133,6 +138,7 @@ class TrainingShard:
             "tokens_per_second": self.run.batch_tokens / seconds,
             "step_seconds": seconds,
             "memory_bytes": memory_bytes(self.engine.device),
+            "data_wait_seconds": self.batches.waited_seconds,
         }
         self._writers["steps"].append(step + 1, [row])
 

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 from prometheus_client.core import (
@@ -60,6 +61,7 @@ class StudyMetrics:
         self._histories = ByRun(store, "runs", partial(read_histories, store))
         self._commits = ByRun(store, "steps", partial(read_commit_delays, store))
         self.rows = {table: ByRun(store, table, _counts(store, table)) for table in TABLES}
+        self.preparation = ByRun(store, "preparation", partial(_read_preparation, store))
         self.fit_seconds = ByRun(store, "fits", partial(_fit_seconds, store))
         self.measure_seconds = ByRun(store, "sparsity", partial(_measure_seconds, store))
 
@@ -99,6 +101,7 @@ class StoreCollector(Collector):
         )
         yield _row_counts(studies)
         yield from _room([study for study, _ in studies])
+        yield from _preparation(studies)
         yield _fit_lag([study for study, _ in studies])
         yield _histogram(
             "sparsing_fit_seconds",
@@ -130,6 +133,39 @@ def _room(studies: Sequence[StudyMetrics]) -> Iterator[Metric]:
         free.add_metric([study.study_id], found.f_frsize * found.f_bavail)
     yield size
     yield free
+
+
+def _preparation(studies: Sequence[tuple[StudyMetrics, States]]) -> Iterator[Metric]:
+    """How far the preparation of the data is, by domain."""
+    labels = ["study", "domain"]
+    gauges = {
+        "bytes": ("sparsing_preparation_bytes", "Bytes of the sources' files that are done."),
+        "bytes_total": ("sparsing_preparation_size_bytes", "Bytes of the sources' files."),
+        "tokens": ("sparsing_preparation_tokens", "Tokens of the data that are made."),
+    }
+    families = {
+        column: GaugeMetricFamily(name, about, labels=labels)
+        for column, (name, about) in gauges.items()
+    }
+    for study, seen in studies:
+        for rows in study.preparation.now(seen).values():
+            for row in rows:
+                for column, family in families.items():
+                    family.add_metric([study.study_id, row["domain"]], row[column])
+    yield from families.values()
+
+
+def _read_preparation(store: StudyStore, runs: list[str]) -> dict[str, list[dict[str, Any]]]:
+    """The newest row of each domain, by run."""
+    rows = (
+        store.scan("preparation", runs)
+        .unique(["run", "domain"], keep="last", maintain_order=True)
+        .collect()
+    )
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in rows.sort("domain").iter_rows(named=True):
+        found.setdefault(row["run"], []).append(row)
+    return found
 
 
 def _fit_lag(studies: Sequence[StudyMetrics]) -> Metric:

@@ -76,9 +76,9 @@ TABLES: dict[str, Table] = {
         ),
         Table(
             name="steps",
-            version=1,
+            version=2,
             about="One row for each optimizer step.",
-            optional=frozenset({"grad_norm", "memory_bytes"}),
+            optional=frozenset({"grad_norm", "memory_bytes", "data_wait_seconds"}),
             columns={
                 "tokens": (_I64, "training tokens seen after the step"),
                 "loss": (_F64, "mean cross entropy of the global batch, nats per token"),
@@ -87,6 +87,7 @@ TABLES: dict[str, Table] = {
                 "tokens_per_second": (_F64, "of the whole gang"),
                 "step_seconds": (_F64, "wall time of the step"),
                 "memory_bytes": (_I64, "peak memory of shard 0: device memory, or resident on CPU"),
+                "data_wait_seconds": (_F64, "of the step, what shard 0 waited for its sequences"),
             },
         ),
         Table(
@@ -184,6 +185,22 @@ TABLES: dict[str, Table] = {
                 "sparse_loss": (_F64, "with all layers sparse at once"),
                 "ppl_rise_percent": (_F64, "rise of perplexity of the sparse over the dense model"),
                 "measured_tokens": (_I64, "tokens of the reporting half behind the row"),
+            },
+        ),
+        Table(
+            name="preparation",
+            version=1,
+            about="How far the preparation of the data was, by domain; its rows have run `data`.",
+            optional=frozenset({"eta_seconds"}),
+            columns={
+                "domain": (_TEXT, "domain of the mixture"),
+                "bytes": (_I64, "of the source's files that are done"),
+                "bytes_total": (_I64, "of all its files, as far as they are read"),
+                "documents": (_I64, "documents done"),
+                "tokens": (_I64, "tokens done"),
+                "bytes_per_second": (_F64, "since the beginning, of this domain"),
+                "eta_seconds": (_F64, "until all domains are done, at this speed"),
+                "workers": (pa.int32(), "tasks at a time"),
             },
         ),
         Table(

@@ -1,0 +1,273 @@
+"""Tokens are made once, the same whoever makes them; a study's data are a view of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sparsing.actors.data.pipeline import executors, parts
+from sparsing.actors.data.pipeline.parts import committed, index_bytes, read_index
+from sparsing.actors.data.prepare import prepare
+from sparsing.actors.data.sources import pieces
+from sparsing.study.definition.model import Study
+from sparsing.study.errors import DamagedError, DefinitionError
+
+
+def prose(seed: object, count: int) -> str:
+    rng = random.Random(str(seed))
+    words = [f"{rng.choice('abcdefgh')}{rng.randrange(500)}" for _ in range(count)]
+    return "\n".join(" ".join(words[i : i + 10]) for i in range(0, count, 10))
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("corpus")
+    paths = {}
+    for name in ("a", "b"):
+        paths[name] = folder / f"{name}.jsonl"
+        rows = [json.dumps({"text": prose((name, i), 200 + 40 * (i % 9))}) for i in range(150)]
+        paths[name].write_text("\n".join(rows) + "\n")
+    return paths
+
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch):
+    monkeypatch.setattr(pieces, "SMALLEST_PART_BYTES", 20_000)
+
+
+def study(paths: dict[str, Path], weight: float = 1.0, **data: object) -> Study:
+    domains = {
+        name: {"kind": "jsonl", "path": str(path), "weight": weight if name == "a" else 1.0}
+        for name, path in paths.items()
+    }
+    settings = {
+        "tokenizer": {"kind": "bpe", "vocabulary_size": 400, "sample_bytes": 40_000},
+        "sequence_tokens": 128,
+        "validation": {"tokens": 4096},
+    } | data
+    return Study.model_validate(
+        {
+            "name": "s",
+            "axes": {"scale": [{"d_h": 32, "layers": 2}]},
+            "tokens": 1000,
+            "data": {"domains": domains, **settings},
+        }
+    )
+
+
+def snapshot(root: Path) -> dict[str, bytes]:
+    """Every file that counts, by name."""
+    return {
+        path.relative_to(root).as_posix(): path.read_bytes()
+        for path in root.rglob("*")
+        if path.is_file() and not any(p.startswith(".") for p in path.relative_to(root).parts)
+    }
+
+
+CHANGES = [
+    {"weight": 3.0},
+    {"sequence_tokens": 256},
+    {"validation": {"tokens": 2048}},
+    {"validation": {"tokens": 4096, "near_duplicate_jaccard": 0.5}},
+]
+
+
+def test_changed_views_tokenize_nothing(corpus, tmp_path):
+    first = prepare(study(corpus), tmp_path)
+    assert first.metadata["made"]["parts_tokenized"] > 4
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("tokens/*/*")}
+    for change in CHANGES:
+        again = prepare(study(corpus, **change), tmp_path)
+        assert again.metadata["made"]["parts_tokenized"] == 0
+        assert again.metadata["tokenizer_fingerprint"] == first.metadata["tokenizer_fingerprint"]
+        fresh = prepare(study(corpus, **change), tmp_path / "fresh")
+        for domain in fresh.domains:
+            assert np.array_equal(again.train(domain), fresh.train(domain))
+        assert again.weights == fresh.weights
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("tokens/*/*")} == before
+
+
+def test_a_new_source_leaves_tokens_of_the_others(corpus, tmp_path):
+    bytes_alone = {"tokenizer": {"kind": "bytes"}, "validation": {"tokens": 4096}}
+    one = prepare(study({"a": corpus["a"]}, **bytes_alone), tmp_path)
+    both = prepare(study(corpus, **bytes_alone), tmp_path)
+    assert both.metadata["made"]["parts_tokenized"] < 2 * one.metadata["made"]["parts_tokenized"]
+    assert (
+        both.metadata["domains"]["a"]["train_files"] == one.metadata["domains"]["a"]["train_files"]
+    )
+
+
+def test_the_size_of_parts_changes_no_token(corpus, tmp_path, monkeypatch):
+    small = prepare(study(corpus), tmp_path / "small")
+    monkeypatch.setattr(pieces, "SMALLEST_PART_BYTES", 10**9)
+    large = prepare(study(corpus), tmp_path / "large")
+    assert small.metadata["made"]["parts_tokenized"] > large.metadata["made"]["parts_tokenized"]
+    for domain in small.domains:
+        assert np.array_equal(small.train(domain), large.train(domain))
+        for half in ("choose", "report"):
+            assert np.array_equal(small.validation(domain, half), large.validation(domain, half))
+
+
+@pytest.mark.parametrize("max_bytes", [60_000, 100_000])
+def test_a_limit_takes_the_same_whatever_the_parts(corpus, tmp_path, monkeypatch, max_bytes):
+    settings = {"max_bytes": max_bytes, "validation": {"tokens": 1024}}
+    small = prepare(study(corpus, **settings), tmp_path / "small")
+    monkeypatch.setattr(pieces, "SMALLEST_PART_BYTES", 10**9)
+    large = prepare(study(corpus, **settings), tmp_path / "large")
+    for domain in small.domains:
+        assert small.metadata["domains"][domain]["bytes"] <= max_bytes
+        assert np.array_equal(small.train(domain), large.train(domain))
+
+
+def test_a_damaged_part_is_made_again(corpus, tmp_path):
+    first = prepare(study(corpus), tmp_path)
+    part = first.path / first.metadata["domains"]["a"]["train_files"][1]
+    content = part.read_bytes()
+    part.write_bytes(content[:-2])
+    assert committed(part.with_suffix("")) is None
+    again = prepare(study(corpus, sequence_tokens=256), tmp_path)
+    assert again.metadata["made"]["parts_tokenized"] == 1
+    assert part.read_bytes() == content
+
+
+def test_the_disk_is_full_and_then_it_is_not(corpus, tmp_path, monkeypatch):
+    whole = parts.os.fsync
+    left = [4]
+
+    def full(descriptor: int) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(28, "No space left on device")
+        whole(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(parts.os, "fsync", full)
+        with pytest.raises(OSError, match="No space"):
+            prepare(study(corpus), tmp_path / "root")
+    assert not list((tmp_path / "root").glob("[!.]*/metadata.json"))
+    prepare(study(corpus), tmp_path / "root")
+    prepare(study(corpus), tmp_path / "other")
+    assert not list((tmp_path / "root").rglob("*.tmp"))
+    mine, theirs = snapshot(tmp_path / "root"), snapshot(tmp_path / "other")
+    assert mine.keys() == theirs.keys()
+    assert all(mine[name] == theirs[name] for name in mine if name.endswith((".bin", ".npy")))
+
+
+def test_our_tokens_are_an_index_of_megatron(corpus, tmp_path):
+    data = prepare(study(corpus), tmp_path)
+    part = data.path / data.metadata["domains"]["a"]["train_files"][0]
+    dtype, starts, lengths = read_index(part.with_suffix(".idx"))
+    tokens = np.fromfile(part, dtype)
+    assert len(tokens) == lengths.sum()
+    ends = tokens[starts + lengths - 1]
+    assert (ends == data.metadata["end_of_document"]).all()
+    first = json.loads(corpus["a"].open().readline())["text"]
+    assert data.tokenizer.decode(tokens[: lengths[0] - 1]) == first
+
+
+def test_an_index_that_is_cut_or_strange_is_refused(tmp_path):
+    path = tmp_path / "x.idx"
+    whole = index_bytes(np.array([3, 4, 5]), np.dtype("<u2"))
+    for damaged in (whole[:-3], whole[:20], b"x" + whole[1:], whole[:9] + b"\7" + whole[10:]):
+        path.write_bytes(damaged)
+        with pytest.raises(DamagedError, match=r"x\.idx"):
+            read_index(path)
+
+
+def test_broken_lines_are_counted_in_what_is_prepared(corpus, tmp_path):
+    path = tmp_path / "broken.jsonl"
+    path.write_text(corpus["a"].read_text() + "{\n")
+    wanted = study({"a": path})
+    with pytest.raises(DefinitionError, match=r"broken\.jsonl"):
+        prepare(wanted, tmp_path / "data")
+    source = wanted.data.domains["a"].model_copy(update={"max_broken_share": 0.05})
+    data = wanted.data.model_copy(update={"domains": {"a": source}})
+    made = prepare(wanted.model_copy(update={"data": data}), tmp_path / "data")
+    assert made.metadata["domains"]["a"]["broken_rows"] == 1
+
+
+PREPARE = """
+import sys
+from pathlib import Path
+import ray
+from sparsing.actors.data.pipeline import executors
+from sparsing.actors.data.prepare import prepare
+from sparsing.actors.data.sources import pieces
+from sparsing.study.definition.model import Study
+pieces.SMALLEST_PART_BYTES = 20_000
+executors.INLINE_BYTES = int(sys.argv[3])
+if not executors.INLINE_BYTES:
+    ray.init(address="local", num_cpus=2, include_dashboard=False, object_store_memory=80 * 2**20)
+study = Study.model_validate_json(Path(sys.argv[1]).read_text())
+print("begins", flush=True)
+prepare(study, Path(sys.argv[2]), lambda line: print(line, flush=True))
+"""
+
+
+def start(definition: Path, root: Path, inline_bytes: int) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-c", PREPARE, str(definition), str(root), str(inline_bytes)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+
+
+@pytest.fixture
+def definition(corpus, tmp_path) -> Path:
+    path = tmp_path / "study.json"
+    path.write_text(study(corpus).model_dump_json())
+    return path
+
+
+def tokens_and_views(root: Path) -> dict[str, bytes]:
+    return {
+        name: content
+        for name, content in snapshot(root).items()
+        if name.endswith((".bin", ".idx", ".npy", "tokenizer.json"))
+    }
+
+
+def test_tasks_of_ray_make_the_same_bytes(corpus, definition, tmp_path):
+    process = start(definition, tmp_path / "ray", 0)
+    process.communicate(timeout=240)
+    assert process.returncode == 0
+    prepare(study(corpus), tmp_path / "inline")
+    assert tokens_and_views(tmp_path / "ray") == tokens_and_views(tmp_path / "inline")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_killed_at_random_moments_the_result_is_the_same(corpus, definition, tmp_path):
+    """Each kill ends the driver and, with it, its workers; parts that were finished stay."""
+    prepare(study(corpus), tmp_path / "whole")
+    began = time.monotonic()
+    process = start(definition, tmp_path / "timed", 10**9)
+    process.communicate()
+    span = time.monotonic() - began
+    rng, kills = random.Random(0), 0
+    for _ in range(60):
+        process = start(definition, tmp_path / "killed", 10**9)
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(rng.random() * span / 8)
+        done = process.poll() is not None
+        parts_before = len(list((tmp_path / "killed").glob("tokens/*/part-*.json")))
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+        parts_now = len(list((tmp_path / "killed").glob("tokens/*/part-*.json")))
+        assert parts_now >= parts_before
+        kills += not done
+        if kills >= 30:
+            break
+    process = start(definition, tmp_path / "killed", 10**9)
+    process.communicate()
+    assert process.returncode == 0
+    assert kills >= 10
+    assert tokens_and_views(tmp_path / "killed") == tokens_and_views(tmp_path / "whole")
+    assert executors.INLINE_BYTES > 0
