@@ -9,11 +9,14 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -21,6 +24,7 @@ from sparsing.study.errors import NotFoundError, SparsingError
 from sparsing.study.store.study_store import StudyStore
 
 STEP_COLUMNS = ("loss", "learning_rate", "grad_norm", "tokens_per_second", "step_seconds")
+MLFLOW_FILE = "mlflow.db"
 MLFLOW_METRICS = 1000
 """Most that MLflow takes at once."""
 NEEDED = {"tensorboard": ("tensorboard",), "mlflow": ("mlflow", "sqlalchemy", "alembic")}
@@ -79,13 +83,23 @@ def export_mlflow(store: StudyStore, folder: Path) -> int:
     """Write an MLflow store, `folder/mlflow.db`, with the study as experiment; number of values."""
     _prepare("mlflow", folder)
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    from mlflow.entities import Metric
     from mlflow.tracking import MlflowClient
 
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    client = MlflowClient(f"sqlite:///{(folder / 'mlflow.db').absolute()}")
-    artifacts = (folder / "artifacts").absolute().as_uri()
+    # Made elsewhere and moved here: in a database's URL, `?` and `%` of the folder's name would be
+    # read as something else, and another file be written.
+    with tempfile.TemporaryDirectory(prefix="sparsing-mlflow-") as made:
+        client = MlflowClient(f"sqlite:///{Path(made) / MLFLOW_FILE}")
+        count = _log_runs(store, client, (folder / "artifacts").absolute().as_uri())
+        shutil.move(Path(made) / MLFLOW_FILE, folder / MLFLOW_FILE)
+    return count
+
+
+def _log_runs(store: StudyStore, client: Any, artifacts: str) -> int:
+    """Log each run of a study as a run of MLflow; number of values."""
+    from mlflow.entities import Metric
+
     experiment = client.create_experiment(store.study_id, artifact_location=artifacts)
     count = 0
     for run in store.runs_present("steps"):

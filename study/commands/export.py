@@ -28,7 +28,7 @@ def export(study: str, folder: Path, form: str, root: str, as_json: bool) -> Non
     Examples:
       sparsing export quickstart curves --to tensorboard     then: tensorboard --logdir curves
       sparsing export quickstart curves --to mlflow
-          then: mlflow ui --backend-store-uri sqlite:///curves/mlflow.db
+          then, in the folder: mlflow ui --backend-store-uri sqlite:///mlflow.db
     """
     from sparsing.study.export import FORMATS
     from sparsing.study.store.study_store import StudyStore

@@ -22,6 +22,7 @@ import polars as pl
 import pyarrow as pa
 from polars.io.plugins import register_io_source
 
+from sparsing.study.store.format.segments import check_types, verify_segment
 from sparsing.study.store.io.objects import Place, in_parallel
 from sparsing.study.store.objects.partition import segment_rows
 from sparsing.study.store.snapshot import again_when_vanished, list_rows
@@ -40,10 +41,14 @@ class TableSource:
     """The rows of one table, in its declared schema.
 
     newest: only the last commit of each stream, or its last segment where it has no log.
+    verify: compare each segment with its digest before it is read.
     """
 
-    def __init__(self, schema: pa.Schema, folders: Folders, *, newest: bool = False) -> None:
+    def __init__(
+        self, schema: pa.Schema, folders: Folders, *, newest: bool = False, verify: bool = False
+    ) -> None:
         self._arrow_schema, self._folders, self._newest = schema, folders, newest
+        self._verify = verify
 
     @cached_property
     def schema(self) -> pl.Schema:
@@ -123,13 +128,19 @@ class TableSource:
         found = list_rows(
             folders, self._newest, math.inf if n_rows is None else n_rows, FILES_AT_ONCE
         )
+        if self._verify:
+            for path in (*found.segments, *found.objects):
+                verify_segment(path)
         with ExitStack() as files:
             sources = _opened(found.segments, files)
             sealed = self._segments(sources or found.segments).select(wanted)
             # Polars reads segments in threads of its own, and logs are read meanwhile.
             batches = begin(sealed) if n_rows is None else iter(())
             read = in_parallel(lambda path: segment_rows(path, wanted), found.objects)
-            others = [self._conform(rows, wanted) for rows in (*read, *found.tails())]
+            tails = found.tails()
+            for rows in tails:
+                check_types(rows.schema, self._arrow_schema)
+            others = [self._conform(rows, wanted) for rows in (*read, *tails)]
             if n_rows is not None:
                 batches = begin(sealed, *others)
             elif others:

@@ -11,9 +11,11 @@ from typing import TypeVar
 
 import pyarrow as pa
 
+from sparsing.study.errors import DamagedError
 from sparsing.study.store.format.log import Frame, LogContent, counting, decode, read_log
 from sparsing.study.store.format.partition import StreamFiles, list_streams
 from sparsing.study.store.format.segments import read_footer
+from sparsing.study.store.io import durable as commits
 from sparsing.study.store.io.objects import ObjectPath, Place
 from sparsing.study.store.objects.partition import footer_of, read_streams
 
@@ -29,6 +31,7 @@ def read_logs(folder: Path, files: StreamFiles) -> Iterator[LogContent]:
 
 def _content(log: Path) -> memoryview:
     """In Arrow's memory, which is used again: for megabytes quicker than new memory of Python's."""
+    commits.check_plain(log)
     with pa.OSFile(str(log)) as file:
         return memoryview(file.read_buffer(file.size())).cast("B")
 
@@ -78,6 +81,11 @@ class Stream:
         return [(schema, of[-1:]) for schema, of in frames[-1:]] if self._newest else frames
 
     @property
+    def path(self) -> Place:
+        """What its files' names begin with."""
+        return self._folder / self._files.stream
+
+    @property
     def segments(self) -> list[Place]:
         """Its Parquet files, or objects."""
         segments = self._files.segments
@@ -119,7 +127,22 @@ class Snapshot:
         for stream in self.streams:
             for schema, frames in stream.live:
                 logs.setdefault(schema, []).extend(frames)
-        return [decode(schema, frames) for schema, frames in logs.items() if frames]
+        try:
+            return [decode(schema, frames) for schema, frames in logs.items() if frames]
+        except DamagedError as error:
+            raise self._say_where(error) from error
+
+    def _say_where(self, error: DamagedError) -> DamagedError:
+        """The same error, with the streams whose frames cannot be decoded."""
+        damaged = []
+        for stream in self.streams:
+            try:
+                for schema, frames in stream.live:
+                    decode(schema, frames)
+            except DamagedError:
+                damaged.append(str(stream.path))
+        said = f"{error}; `sparsing store repair` sets the log aside and keeps its other commits"
+        return DamagedError(f"{', '.join(damaged)}: {said}")
 
 
 def list_rows(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,10 +16,13 @@ import polars as pl
 from polars.exceptions import PanicException, PolarsError
 
 from sparsing.study.errors import DefinitionError
+from sparsing.study.store.sql_products import as_floats
 from sparsing.study.store.study_store import StudyStore
 from sparsing.study.store.tables import TABLES
 
 Result = TypeVar("Result")
+LARGEST_EXACT = 2**53
+"""The largest whole number up to which floating point holds each."""
 CHANGING = re.compile(
     r"(?>\s|;|--[^\n]*\n|/\*.*?\*/)*+(alter|create|delete|drop|insert|merge|truncate|update)\b",
     re.IGNORECASE | re.DOTALL,
@@ -26,8 +30,37 @@ CHANGING = re.compile(
 """A statement that would change tables; polars runs some, on its copy, and the store stays."""
 
 
-def ask(store: StudyStore, sql: str) -> pl.LazyFrame:
-    """The result of an SQL query, not yet computed; collect it with `answer` or `write`.
+@dataclass(frozen=True)
+class Asked:
+    """A query, not yet computed: get one from `ask`."""
+
+    rows: pl.LazyFrame
+    whole: dict[str, pl.DataType]
+    """Columns that are integers but for their products, which are computed as floating point."""
+
+    def collect(self) -> pl.DataFrame:
+        """The rows; integers where all values of a column are whole and no larger than 2^53.
+
+        Raises DefinitionError where polars cannot compute them.
+        """
+        frame = _said(self.rows.collect)
+        return frame.with_columns(_as_integers(frame[name]) for name in self.whole)
+
+    def write(self, file: Path, *, arrow: bool) -> None:
+        """Write all rows to a Parquet or Arrow file, or leave the file that was there."""
+        part = file.with_name(f".{file.name}.part")
+        rows = self.collect().lazy() if self.whole else self.rows
+        try:
+            _said(lambda: rows.sink_ipc(part) if arrow else rows.sink_parquet(part))
+            part.replace(file)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def ask(store: StudyStore, sql: str, *, verify: bool = False) -> Asked:
+    """An SQL query over a study's tables. Products are floating point where integers would wrap.
+
+    verify: read nothing that is damaged, as `StudyStore.scan` does.
 
     Raises:
         DefinitionError: it would change tables, or is no SQL that polars understands.
@@ -37,22 +70,26 @@ def ask(store: StudyStore, sql: str) -> pl.LazyFrame:
             f"{changing[1].upper()} changes tables, and those of a store are only read; ask with "
             "SELECT, WITH, FROM, VALUES, SHOW TABLES or EXPLAIN"
         )
-    return _said(lambda: pl.SQLContext({name: store.scan(name) for name in TABLES}).execute(sql))
+    context = pl.SQLContext({name: store.scan(name, verify=verify) for name in TABLES})
+    asked = _said(lambda: context.execute(sql))
+    if (floats := as_floats(sql)) == sql:
+        return Asked(asked, {})
+    rows = _said(lambda: context.execute(floats))
+    schema, computed = _said(asked.collect_schema), _said(rows.collect_schema)
+    rows = rows.rename(dict(zip(computed.names(), schema.names(), strict=True)))
+    pairs = zip(schema.items(), computed.dtypes(), strict=True)
+    whole = {name: dtype for (name, dtype), now in pairs if dtype.is_integer() and now.is_float()}
+    return Asked(rows, whole)
 
 
-def answer(asked: pl.LazyFrame) -> pl.DataFrame:
-    """The rows of a query; DefinitionError where polars cannot compute it."""
-    return _said(asked.collect)
-
-
-def write_answer(asked: pl.LazyFrame, file: Path, *, arrow: bool) -> None:
-    """Write all rows of a query to a Parquet or Arrow file, or leave the file that was there."""
-    part = file.with_name(f".{file.name}.part")
-    try:
-        _said(lambda: asked.sink_ipc(part) if arrow else asked.sink_parquet(part))
-        part.replace(file)
-    finally:
-        part.unlink(missing_ok=True)
+def _as_integers(column: pl.Series) -> pl.Series:
+    """A column of whole numbers as integers, where floating point has held each exactly."""
+    known = column.drop_nulls()
+    exact = known.is_finite().all() and (known == known.round()).all()
+    largest = known.abs().max()
+    if exact and (largest is None or largest <= LARGEST_EXACT):
+        return column.cast(pl.Int64)
+    return column
 
 
 def _said(compute: Callable[[], Result]) -> Result:
@@ -65,8 +102,19 @@ def _said(compute: Callable[[], Result]) -> Result:
 
 def _explain(error: BaseException) -> str:
     """Polars' message without its plan, and what there is to ask for."""
-    said = str(error).split("\n\nResolved plan")[0].strip()
+    said = str(error).split("\n\nResolved plan")[0].split("\n\nThis error occurred")[0].strip()
     columns = "\n".join(
         f"  {table.name}: {', '.join(table.schema.names)}" for table in TABLES.values()
     )
-    return f"{said}\ntables and their columns:\n{columns}"
+    return f"{_in_words(said)}\ntables and their columns:\n{columns}"
+
+
+def _in_words(said: str) -> str:
+    """What polars said, or what to write instead where it speaks of something else."""
+    if "Datetime" in said and "UTC" in said:
+        return (
+            "times of the store are in UTC, and TIMESTAMP '...' has no time zone; compare with "
+            "text, as in written_at > '2026-01-31 12:00:00', or cast the column: "
+            f"CAST(written_at AS TIMESTAMP) ({said})"
+        )
+    return said or "polars refuses the query and does not say why"

@@ -135,19 +135,27 @@ class StudyStore:
         return partition_places(self.place, _table(table).name, runs)
 
     def scan(
-        self, table: str, run: str | Sequence[str] | None = None, newest: bool = False
+        self,
+        table: str,
+        run: str | Sequence[str] | None = None,
+        newest: bool = False,
+        verify: bool = False,
     ) -> pl.LazyFrame:
         """A table, or one run or some of it, in its declared schema, as it is when collected.
 
         Rows of a stream are in the order in which they were committed. A column that a file of an
         older version lacks is null; one that only a newer version has is left out. `newest` reads
-        only the last commit of each stream, or its last segment where the log is sealed. Collecting
-        raises DamagedError where a file is missing.
+        only the last commit of each stream, or its last segment where the log is sealed. `verify`
+        compares each segment with the digest in its name first: without, a flipped bit of a sealed
+        file may be read as another value (logs are always verified). Collecting raises DamagedError
+        where a file is missing or damaged.
         """
         if run is not None:
             self.folders(table, run)  # a run's id that cannot be is said at once
         schema = _table(table).schema
-        return TableSource(schema, lambda: self.folders(table, run), newest=newest).frame()
+        return TableSource(
+            schema, lambda: self.folders(table, run), newest=newest, verify=verify
+        ).frame()
 
     def snapshot(
         self, table: str, run: str | Sequence[str] | None = None

@@ -42,6 +42,18 @@ def test_tensorboard_reads_the_curves(store, tmp_path):
     assert [(each.step, each.value) for each in ratios] == [(2, 0.5), (4, 0.25)]
 
 
+@pytest.mark.parametrize("name", ["ml", "curves?lr=3", "50%20#a b;c&d", "sqlite:x@y"])
+@pytest.mark.parametrize("form", ["tensorboard", "mlflow"])
+def test_values_are_written_to_the_folder_that_was_named_and_nowhere_else(
+    store, tmp_path, monkeypatch, name, form
+):
+    monkeypatch.chdir(tmp_path)
+    before = set(tmp_path.iterdir())
+    run(store, name, form)
+    assert set(tmp_path.iterdir()) - before == {tmp_path / name}
+    assert any((tmp_path / name).iterdir())
+
+
 def test_mlflow_reads_the_curves(store, tmp_path):
     from mlflow.tracking import MlflowClient
 

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from sparsing.study.errors import DamagedError
 from sparsing.study.store.care.check_checkpoints import check_checkpoints
-from sparsing.study.store.format.log import LogContent, counting, read_log, whole_frames
+from sparsing.study.store.format.log import LogContent, counting, decode, read_log, whole_frames
 from sparsing.study.store.format.partition import Log, Segment, StreamFiles, list_names, resolve
-from sparsing.study.store.format.segments import VERSION, digest_of, read_footer
+from sparsing.study.store.format.segments import (
+    VERSION,
+    check_types,
+    damaged_columns,
+    digest_of,
+    read_footer,
+    readable,
+    runs_in,
+)
 from sparsing.study.store.format.sequences import Coverage, Range
 from sparsing.study.store.io import durable as commits
+from sparsing.study.store.io.layout import partition_place
 from sparsing.study.store.io.objects import ObjectPath, Place
 from sparsing.study.store.objects.check import check_objects
 from sparsing.study.store.scan import again_when_vanished
@@ -23,15 +32,8 @@ from sparsing.study.store.tables import TABLES
 from sparsing.study.store.training_data import check_data
 
 DAMAGE = (
-    "digest",
-    "footer",
-    "log",
-    "torn",
-    "missing",
-    "superseded",
-    "duplicate",
-    "data",
-    "checkpoint",
+    *("digest", "footer", "log", "torn", "link", "missing", "superseded", "duplicate", "run"),
+    *("data", "checkpoint"),
 )
 """Kinds of findings that break a promise; the others are notes."""
 LOCK_SECONDS = 5.0
@@ -90,7 +92,7 @@ def check_store(store: StudyStore, progress: Callable[[int], None] | None = None
     report = Report()
     for table in TABLES:
         report.sizes[table] = TableSize()
-        for run, folder in store.folders(table).items():
+        for run, folder in (_begun(store.place, table) | store.folders(table)).items():
             if isinstance(folder, ObjectPath):
                 _add_objects(report, store.place, table, folder)
                 continue
@@ -104,6 +106,18 @@ def check_store(store: StudyStore, progress: Callable[[int], None] | None = None
         report.findings += [Finding(*each[:1], "data", each[1]) for each in check_data(store.place)]
     report.findings.sort()
     return report
+
+
+def _begun(study: Place, table: str) -> dict[str, Place]:
+    """Folders of the runs that had a writer of a table here, whether they are there or not."""
+    if not isinstance(study, Path):
+        return {}
+    return {run: partition_place(study, table, run) for run in commits.runs_begun(study, table)}
+
+
+def is_no_log(path: Path) -> bool:
+    """Whether something has the name of a log and is no plain file."""
+    return Log.parse(path.name) is not None and not commits.is_plain(path)
 
 
 def _add_objects(report: Report, study: Place, table: str, folder: ObjectPath) -> None:
@@ -133,10 +147,15 @@ class _Partition:
         self._files: list[Segment | Log] = []
         self._stats: list[os.stat_result] = []
         names = list_names(self._folder)
-        for files in resolve(names):
+        links = {name for name in names if is_no_log(self._folder / name)}
+        for name in sorted(links):
+            self._say(name, "link", "no plain file, where a log would be: a writer may be led away")
+        for files in resolve(names - links):
             self._check_stream(files)
+        for lock in commits.locks(self._store.path, self._table, self._run):
+            self._check_noted(lock, names)
         known = {file.name for file in self._files}
-        for name in sorted(names - known):
+        for name in sorted(names - known - links):
             self._say(name, "foreign", "no file of the store; no reader of ours looks at it")
 
     def add_to(self, size: TableSize) -> None:
@@ -184,16 +203,33 @@ class _Partition:
         if gaps > 0 and self._table == "steps":
             self._say("", "gap", f"stream {files.stream}: {gaps} gaps in the sequence numbers")
 
+    def _check_noted(self, lock: Path, names: Iterable[str]) -> None:
+        """Whether all generations are there that a writer noted beside its lock."""
+        noted = commits.noted_generation(lock)
+        streams = {files.stream: files for files in resolve(names)}
+        there = streams.get(lock.stem, StreamFiles(lock.stem))
+        if noted is not None and noted >= there.next_generation:
+            lost = f"{there.next_generation}"
+            lost += "" if noted == there.next_generation else f" to {noted}"
+            self._say("", "missing", f"stream {lock.stem}: generation {lost} was begun and is gone")
+
     def _check_segment(self, segment: Segment) -> list[Range]:
         path = self._folder / segment.name
         if (found := digest_of(path)) != segment.digest:
-            self._say(segment.name, "digest", f"changed or damaged: its digest is now {found}")
+            where = ", ".join(damaged_columns(path)) or "no page that is read"
+            said = f"changed or damaged, in {where}: its digest is now {found}"
+            self._say(segment.name, "digest", said)
             return []
         try:
             schema, ranges, rows = read_footer(path)
+            check_types(schema, TABLES[self._table].schema)
+            runs = runs_in(path)
         except DamagedError as error:
             self._say(segment.name, "footer", str(error))
             return []
+        if runs - {self._run}:
+            said = f"holds rows of {', '.join(sorted(runs))}: a copy of another run's file?"
+            self._say(segment.name, "run", said)
         version = int((schema.metadata or {}).get(VERSION, b"0"))
         if version > (ours := TABLES[self._table].version):
             said = f"schema version {version}, newer than {ours}: columns that are new are not seen"
@@ -205,6 +241,7 @@ class _Partition:
         path = self._folder / log.name
         data = commits.read_file(path)[0]
         content = read_log(data)
+        self._check_commits(log, content)
         if content.valid_bytes == len(data):
             return content
         data = self._at_rest(stream, path) or data  # it may have been read within a write
@@ -217,6 +254,19 @@ class _Partition:
             said = f"{rest} bytes at its end are no whole commit, as a killed writer leaves it"
             self._say(log.name, "torn", said)
         return content
+
+    def _check_commits(self, log: Log, content: LogContent) -> None:
+        """Whether commits whose checksums are right hold rows of this table and run."""
+        rows = readable(content.schema, content.commits, TABLES[self._table].schema)
+        if len(rows) < len(content.commits):
+            said = f"{len(content.commits) - len(rows)} commits are whole, and hold no rows of ours"
+            self._say(log.name, "log", f"{said}: readers refuse the log, and no writer made it")
+        table = decode(content.schema, rows) if rows else None
+        named = table is not None and "run" in table.column_names
+        found = set(table["run"].unique().to_pylist()) if table is not None and named else set()
+        if found - {self._run}:
+            said = f"holds rows of {', '.join(map(str, found))}: a copy of another run's file?"
+            self._say(log.name, "run", said)
 
     def _at_rest(self, stream: str, path: Path) -> bytes | None:
         """A log's content while nobody writes; None where the lock cannot be had."""

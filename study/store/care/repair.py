@@ -11,12 +11,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from sparsing.study.errors import DamagedError
-from sparsing.study.store.care.check import set_aside
+from sparsing.study.store.care.check import is_no_log, set_aside
 from sparsing.study.store.files.stream import Stream
 from sparsing.study.store.format.log import counting, read_log
 from sparsing.study.store.format.partition import Log, Segment, StreamFiles, list_names, resolve
-from sparsing.study.store.format.segments import check_digest, draft_of, read_footer, write_draft
-from sparsing.study.store.format.sequences import Coverage
+from sparsing.study.store.format.segments import (
+    check_digest,
+    draft_of,
+    read_footer,
+    readable,
+    write_draft,
+)
+from sparsing.study.store.format.sequences import Coverage, Range
 from sparsing.study.store.io import durable as commits
 from sparsing.study.store.io.layout import partition_parts, rename_old
 from sparsing.study.store.io.objects import ObjectPath
@@ -39,9 +45,12 @@ def repair_store(store: StudyStore) -> list[str]:
     for table in TABLES:
         for folder in rename_old(repair.path, table):
             repair.done.append(f"renamed {folder.relative_to(repair.path)}: it was called run=...")
-        for run in store.folders(table):
+        for run in sorted({*store.folders(table), *commits.runs_begun(repair.path, table)}):
             folder = repair.path.joinpath(*partition_parts(table, run))
-            for stream in {files.stream for files in resolve(list_names(folder))}:
+            repair.links(folder)
+            there = {files.stream for files in resolve(list_names(folder))}
+            begun = {lock.stem for lock in commits.locks(repair.path, table, run)}
+            for stream in sorted(there | begun):
                 repair.stream(table, run, folder, stream)
     for path in set_aside(repair.path):
         repair.move(path, "what a writer cut from a log")
@@ -74,19 +83,41 @@ class _Repair:
         commits.sync_folder(path.parent)
         self.done.append(f"moved {relative}: {why}")
 
+    def links(self, folder: Path) -> None:
+        """Set aside what is no plain file: nothing may be read or written through it."""
+        for name in sorted(list_names(folder)):
+            if is_no_log(folder / name):
+                self.move(folder / name, "it is no plain file, and no log of the store")
+
     def stream(self, table: str, run: str, folder: Path, name: str) -> None:
         lock = commits.lock_path(self.path, table, run, name)
         with commits.stream_lock(lock, LOCK_SECONDS):
             self._segments(table, folder, name, lock.parent)
         stream = Stream(self.path, table, run, name)
         with stream.locked(LOCK_SECONDS):
-            files = _files(folder, name)
-            contents = [read_log(commits.read_file(folder / log.name)[0]) for log in files.logs]
-            counted = len(list(counting(contents)))
-            stream.prepare()
-            for at, (log, content) in enumerate(zip(files.logs, contents, strict=True)):
-                if at >= counted or content.valid_bytes < content.size:
-                    self.done.append(f"mended {(folder / log.name).relative_to(self.path)}")
+            self._logs(table, folder, stream)
+            noted = commits.noted_generation(lock)
+            if noted is not None and noted >= _files(folder, name).next_generation:
+                stream.seal()
+                commits.make_folders(self.path, partition_parts(table, run))
+                lost = _files(folder, name).next_sealed, noted
+                self._stand_in(table, folder, name, lost, lock.parent)
+
+    def _logs(self, table: str, folder: Path, stream: Stream) -> None:
+        """Seal logs that are damaged or hold what no writer made, from what can be read of them."""
+        files, declared = _files(folder, stream.name), TABLES[table].schema
+        contents = [read_log(commits.read_file(folder / log.name)[0]) for log in files.logs]
+        counted = len(list(counting(contents)))
+        foreign = [
+            len(readable(each.schema, each.commits, declared)) < len(each.commits)
+            for each in contents
+        ]
+        stream.prepare()
+        if any(foreign):
+            stream.seal()
+        for at, (log, content) in enumerate(zip(files.logs, contents, strict=True)):
+            if at >= counted or content.valid_bytes < content.size or foreign[at]:
+                self.done.append(f"mended {(folder / log.name).relative_to(self.path)}")
 
     def _segments(self, table: str, folder: Path, name: str, scratch: Path) -> None:
         files = _files(folder, name)
@@ -114,13 +145,18 @@ class _Repair:
             wanted += [(at, segment.first - 1)] if segment.first > at else []
             at = max(at, segment.last + 1)
         wanted += [(at, end - 1)] if end > at else []
-        for first, last in wanted:
-            schema, nothing = TABLES[table].schema, Coverage()
-            draft = write_draft(scratch, after.stream, (first, last), [], schema, nothing)
-            draft.publish(folder)
-            where = folder.relative_to(self.path)
-            said = f"generations {first} to {last} of stream {after.stream} are lost"
-            self.done.append(f"{where}: {said}; an empty segment stands for them")
+        for generations in wanted:
+            self._stand_in(table, folder, after.stream, generations, scratch)
+
+    def _stand_in(
+        self, table: str, folder: Path, stream: str, generations: Range, scratch: Path
+    ) -> None:
+        """Put an empty segment where generations are lost."""
+        draft = write_draft(scratch, stream, generations, [], TABLES[table].schema, Coverage())
+        draft.publish(folder)
+        said = f"generations {generations[0]} to {generations[1]} of stream {stream} are lost"
+        where = folder.relative_to(self.path)
+        self.done.append(f"{where}: {said}; an empty segment stands for them")
 
 
 def _sealed(folder: Path, log: Log, scratch: Path) -> Segment:

@@ -33,10 +33,17 @@ from sparsing.study.store.format.log import (
     whole_frames,
 )
 from sparsing.study.store.format.partition import Log, Segment, StreamFiles, list_streams, names_now
-from sparsing.study.store.format.segments import LogRows, check_digest, draft_of, read_footer
+from sparsing.study.store.format.segments import (
+    LogRows,
+    check_digest,
+    draft_of,
+    read_footer,
+    readable,
+)
 from sparsing.study.store.format.sequences import Coverage, Range
 from sparsing.study.store.io import durable as commits
 from sparsing.study.store.io.layout import partition_parts, rename_old
+from sparsing.study.store.tables import TABLES
 
 LOOKS = 50
 """So often files that vanish between listing and reading are listed again."""
@@ -60,6 +67,7 @@ class Stream:
 
     def __init__(self, study_path: Path, table: str, run: str, stream: str) -> None:
         self.name = stream
+        self._declared = TABLES[table].schema
         self._study_path, self._parts = study_path, partition_parts(table, run)
         rename_old(study_path, table)
         self.folder = study_path.joinpath(*self._parts)
@@ -263,6 +271,7 @@ class Stream:
             os.fsync(file)
             inode = os.fstat(file).st_ino
         commits.sync_folder(self.folder)
+        commits.note_generation(self._lock, log.generation)
         self._files, self._names = replace(self._files, logs=(*logs, log)), self._names | {log.name}
         return _Tip(
             log, inode, len(start + first), frame_crc(first), self._schema_of(batch), time.time()
@@ -300,9 +309,11 @@ class Stream:
             data = commits.read_file(self.folder / log.name)[0]
             content = read_log(data)
             behind = whole_frames(data, content.valid_bytes) if content.schema else ()
-            frames = [*content.commits, *(frame for frame in behind if frame.ranges)]
+            whole = [*content.commits, *(frame for frame in behind if frame.ranges)]
+            frames = readable(content.schema, whole, self._declared)
             rows += [(content.schema, frames)] if frames else []
-            if content.valid_bytes < len(data) and not self._failed:
+            damaged = content.valid_bytes < len(data) and not self._failed
+            if damaged or len(frames) < len(whole):
                 self._set_aside(data, f"{log.name}.damaged")
         new = None
         if rows or len(segments) > 1:
@@ -339,6 +350,10 @@ class Stream:
                 self._tip = None
                 return self.prepare()
         rows = contents[0].schema, contents[0].commits
+        if len(readable(*rows, self._declared)) < len(rows[1]):
+            with self.locked():
+                self.prepare()
+                return self.seal()
         draft = draft_of(self._scratch, self.name, (log.generation,) * 2, [], [rows])
         try:
             with self.locked():

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from sparsing.study.errors import DamagedError
 from sparsing.study.store.format.sequences import Range
 
 MAGIC = b"SPRSLOG1"
@@ -49,6 +50,10 @@ class Frame:
     ranges: tuple[Range, ...]
     """Sequence numbers of the commit; none in the frame of the schema."""
     payload: memoryview
+
+    def follows(self, last: Frame) -> bool:
+        """Whether it is the commit that goes on where another frame ends."""
+        return self.previous == last.crc and bool(self.ranges)
 
 
 @dataclass(frozen=True)
@@ -111,7 +116,7 @@ def read_log(data: bytes | memoryview) -> LogContent:
         return LogContent(b"", 0.0, 0, (), 0, 0, len(data))
     commits = []
     last = first
-    while (frame := _frame_at(data, last.stop)) is not None and frame.previous == last.crc:
+    while (frame := _frame_at(data, last.stop)) is not None and frame.follows(last):
         commits.append(frame)
         last = frame
     started = _STARTED.unpack_from(first.payload)[0] / 1e6
@@ -140,15 +145,28 @@ def whole_frames(data: bytes, start: int) -> Iterator[Frame]:
         start = frame.stop if frame is not None else start + 1
 
 
-def decode(schema: bytes, frames: Iterable[Frame]) -> pa.Table:
-    """The rows of frames that have one schema; of small commits one chunk a column."""
+def decode(schema: bytes, frames: Sequence[Frame]) -> pa.Table:
+    """The rows of frames that have one schema; of small commits one chunk a column.
+
+    Raises DamagedError where a frame, whose checksum is right, holds other rows than it says, or
+    none that can be read: no writer of ours makes one, but somebody else may.
+    """
     # Arrow's memory is used again, which for megabytes is quicker than new memory of Python's.
     parts = [schema, *(frame.payload for frame in frames)]
     stream = pa.allocate_buffer(sum(map(len, parts)))
     with pa.FixedSizeBufferWriter(stream) as writer:
         for part in parts:
             writer.write(part)
-    rows = pa.ipc.open_stream(stream).read_all()
+    try:
+        rows = pa.ipc.open_stream(stream).read_all()
+        rows.validate(full=True)
+    except (pa.ArrowException, OSError, MemoryError, ValueError) as error:
+        said = str(error).partition("\n")[0]
+        raise DamagedError(
+            f"a commit cannot be decoded, though its checksum holds: {said}"
+        ) from error
+    if rows.num_rows != sum(frame.rows for frame in frames):
+        raise DamagedError("a commit holds more or fewer rows than it says")
     return rows if len(rows) >= CHUNK_ROWS * len(parts) else rows.combine_chunks()
 
 
@@ -167,4 +185,6 @@ def _frame_at(data: bytes | memoryview, start: int) -> Frame | None:
         return None
     numbers = struct.unpack_from(f"<{2 * pairs}q", data, ranges_at)
     ranges = tuple(zip(numbers[::2], numbers[1::2], strict=True))
+    if any(not 0 <= first <= last for first, last in ranges):
+        return None
     return Frame(start, stop, previous, crc, rows, ranges, view[payload_at:stop])

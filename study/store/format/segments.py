@@ -120,6 +120,7 @@ def parquet_writer(file: IO[bytes], schema: pa.Schema) -> pq.ParquetWriter:
         compression="zstd",
         use_dictionary=texts,
         column_encoding=dict.fromkeys(numbers, "DELTA_BINARY_PACKED"),
+        write_page_checksum=True,
     )
 
 
@@ -143,10 +144,74 @@ def as_schema(rows: pa.Table, schema: pa.Schema) -> pa.Table:
     return pa.Table.from_arrays(columns, schema=schema)
 
 
+def check_types(found: pa.Schema, declared: pa.Schema) -> None:
+    """Raise DamagedError where a column has a type that no version of the table had.
+
+    Numbers may be wider or narrower; columns that only one of the schemas has do not matter.
+    """
+    for field in found:
+        at = declared.get_field_index(field.name)
+        if at >= 0 and _family(field.type) != _family(declared.field(at).type):
+            said = f"column {field.name} is {field.type}, not {declared.field(at).type}"
+            raise DamagedError(f"{said}: no version of sparsing wrote this")
+
+
+def _family(dtype: pa.DataType) -> str:
+    if pa.types.is_integer(dtype) or pa.types.is_floating(dtype):
+        return "number"
+    if pa.types.is_list(dtype) or pa.types.is_large_list(dtype):
+        return f"list of {_family(dtype.value_type)}"
+    if pa.types.is_string(dtype) or pa.types.is_large_string(dtype):
+        return "text"
+    return "time" if pa.types.is_timestamp(dtype) else str(dtype)
+
+
+def readable(schema: bytes, frames: Sequence[Frame], declared: pa.Schema) -> list[Frame]:
+    """Those commits of a log that hold rows of the table; all, unless somebody made others."""
+
+    def are_readable(some: Sequence[Frame]) -> bool:
+        try:
+            check_types(decode(schema, some).schema, declared)
+        except DamagedError:
+            return False
+        return True
+
+    return list(frames) if are_readable(frames) else [f for f in frames if are_readable([f])]
+
+
+def damaged_columns(path: Path) -> list[str]:
+    """Columns of a segment with a page whose checksum is wrong, or that cannot be decoded.
+
+    Segments of earlier versions have no checksums of pages.
+    """
+    found = []
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            for name in file.schema_arrow.names:
+                try:
+                    for group in range(file.num_row_groups):
+                        file.read_row_group(group, columns=[name])
+                except (pa.ArrowException, OSError):
+                    found.append(name)
+    except (pa.ArrowException, OSError):
+        return ["the footer"]
+    return found
+
+
 def digest_of(path: Path) -> str:
     """First 16 hexadecimal digits of the SHA-256 of a file."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def verify_segment(path: Place) -> None:
+    """Raise DamagedError when a segment, on disk or an object, is not what was written."""
+    segment = Segment.parse(path.name)
+    assert segment is not None
+    if isinstance(path, Path):
+        check_digest(path.parent, segment)
+    elif hashlib.sha256(path.read_bytes()).hexdigest()[:16] != segment.digest:
+        raise DamagedError(f"{path}: changed or damaged: its digest is not that of its name")
 
 
 def check_digest(folder: Path, segment: Segment) -> None:
@@ -168,6 +233,16 @@ def read_footer(path: Place) -> tuple[pa.Schema, list[Range], int]:
         return schema, [(int(first), int(last)) for first, last in ranges], metadata.num_rows
     except (pa.ArrowException, KeyError, TypeError, ValueError) as error:
         raise DamagedError(f"{path} is damaged: {error}; `sparsing store check`") from error
+
+
+def runs_in(path: Path) -> set[str]:
+    """Runs that the statistics of a segment's column `run` name; at most two for a row group."""
+    metadata = pq.read_metadata(path)
+    at = metadata.schema.names.index("run")
+    groups = (metadata.row_group(i).column(at).statistics for i in range(metadata.num_row_groups))
+    return {
+        end for found in groups if found and found.has_min_max for end in (found.min, found.max)
+    }
 
 
 def joint_schema(schemas: list[pa.Schema]) -> pa.Schema:

@@ -10,16 +10,18 @@ its holder dies), so that two writers of one stream cannot write a sequence numb
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
+import stat
 import time
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sparsing.study.errors import DefinitionError
+from sparsing.study.errors import DamagedError, DefinitionError
 from sparsing.study.store.io.objects import Place
 
 IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -42,6 +44,33 @@ def lock_path(study_path: Path, table: str, run: str, stream: str) -> Path:
     return study_path / ".writing" / table / run / f"{stream}.lock"
 
 
+def locks(study_path: Path, table: str, run: str) -> list[Path]:
+    """The locks of a run's streams of a table, of all that ever had a writer here."""
+    return sorted((study_path / ".writing" / table / run).glob("*.lock"))
+
+
+def runs_begun(study_path: Path, table: str) -> list[str]:
+    """Runs of which a table ever had a writer here."""
+    names = sorted(path.name for path in (study_path / ".writing" / table).glob("*/"))
+    return [name for name in names if IDENTIFIER.fullmatch(name)]
+
+
+def note_generation(lock: Path, generation: int) -> None:
+    """Remember beside a stream's lock, durably, which generation was begun; for `check`."""
+    with opened(lock, os.O_RDWR | os.O_CREAT) as descriptor:
+        write_all(descriptor, b"%012d\n" % generation, 0)
+        os.fdatasync(descriptor)
+
+
+def noted_generation(lock: Path) -> int | None:
+    """The generation that was begun last; None where that was not noted, as earlier versions."""
+    try:
+        text = read_file(lock)[0]
+    except (FileNotFoundError, DamagedError):
+        return None
+    return int(text) if re.fullmatch(rb"\d{12,18}\n", text) else None
+
+
 @contextmanager
 def stream_lock(path: Path, patience_seconds: float = 0.0) -> Iterator[None]:
     """Hold a stream's lock; BlockingIOError when another writer holds it for so long."""
@@ -62,18 +91,48 @@ def stream_lock(path: Path, patience_seconds: float = 0.0) -> Iterator[None]:
 
 @contextmanager
 def opened(path: Path, flags: int) -> Iterator[int]:
-    """A file's descriptor."""
-    descriptor = os.open(path, flags | os.O_CLOEXEC, 0o666)
+    """The descriptor of a plain file.
+
+    Raises DamagedError for a link or anything else that somebody put there under its name: nothing
+    is read or written through it.
+    """
+    safe = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     try:
+        descriptor = os.open(path, flags | safe, 0o666)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO, errno.EISDIR):
+            raise _no_plain_file(path) from error
+        raise
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise _no_plain_file(path)
         yield descriptor
     finally:
         os.close(descriptor)
 
 
+def check_plain(path: Path) -> None:
+    """Raise DamagedError where a name is a link, or anything else than a plain file."""
+    if not is_plain(path):
+        raise _no_plain_file(path)
+
+
+def is_plain(path: Path) -> bool:
+    """Whether a name is a plain file and no link; FileNotFoundError where there is none."""
+    return stat.S_ISREG(os.lstat(path).st_mode)
+
+
+def _no_plain_file(path: Path) -> DamagedError:
+    return DamagedError(
+        f"{path} is no plain file, and the store makes none but those: nothing is read or written "
+        "through it; `sparsing store repair` sets it aside"
+    )
+
+
 def read_file(path: Path) -> tuple[bytes, int]:
     """A file's content, as far as it went at one moment, and its inode."""
-    with open(path, "rb") as file:
-        found = os.fstat(file.fileno())
+    with opened(path, os.O_RDONLY) as descriptor, open(descriptor, "rb", closefd=False) as file:
+        found = os.fstat(descriptor)
         return file.read(found.st_size), found.st_ino
 
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 from sparsing.study.errors import DamagedError
 from sparsing.study.store.format.log import encode_start
 from sparsing.study.store.format.partition import Log, Segment, StreamFiles, resolve
-from sparsing.study.store.format.segments import VERSION, parquet_bytes
+from sparsing.study.store.format.segments import VERSION, parquet_bytes, readable
 from sparsing.study.store.format.sequences import Coverage, Range
 from sparsing.study.store.io.objects import ObjectPath, Stat, in_parallel
 from sparsing.study.store.objects.partition import footer_of, read_object, verified_rows
@@ -86,6 +86,9 @@ def _look(
     try:
         if isinstance(file, Log):
             content = read_object(path, checked.stats[file.name])
+            declared = TABLES[folder.parent.name].schema
+            if len(readable(content.schema, content.commits, declared)) < len(content.commits):
+                return "its checksum holds, and it has no rows of ours: no writer made it"
             schema = pa.ipc.read_schema(pa.py_buffer(content.schema))
             return schema, content.ranges, content.rows
         found = hashlib.sha256(path.read_bytes()).hexdigest()[:16]

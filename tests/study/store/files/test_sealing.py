@@ -123,7 +123,8 @@ def test_a_flipped_bit_in_either_log_is_found_and_reads_as_a_prefix(tmp_path, mo
 @pytest.mark.parametrize(
     ("name", "nth"),
     [
-        ("pwrite", 2),  # the second log
+        ("pwrite", 3),  # the second log
+        ("pwrite", 4),  # what is noted of it
         *(("fsync", nth) for nth in (6, 7, 8, 9, 10)),  # it, the folder, the draft, the folder
         ("link", 1),
         *(("unlink", nth) for nth in (1, 2)),  # the draft, the log
