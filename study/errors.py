@@ -28,7 +28,7 @@ class RunsFailedError(SparsingError):
 
 
 class PrecisionError(SparsingError):
-    """The data ran out before the wished precision was reached (exit code 4)."""
+    """The data ran out before the asked precision was reached (exit code 4)."""
 
     exit_code = 4
 

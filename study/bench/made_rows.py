@@ -28,7 +28,7 @@ def step_rows(first: int, count: int = ROWS) -> list[dict[str, Any]]:
 
 
 def bench_study(runs: int = 1) -> Study:
-    """A study of so many tiny runs."""
+    """A study of this many tiny runs."""
     content = {
         "name": "bench",
         "axes": {"scale": [{"d_h": 8, "layers": 2}], "seed": list(range(runs))},

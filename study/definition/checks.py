@@ -34,7 +34,7 @@ PER_PARAMETER: Path = ("tokens_per_parameter",)
 
 
 @dataclass(frozen=True)
-class Problem:
+class DefinitionProblem:
     """Something in a definition that cannot be: its place, what is allowed, what it rests on."""
 
     path: Path
@@ -42,10 +42,10 @@ class Problem:
     rests_on: tuple[Path, ...] = ()
 
 
-def find_problems(study: Study) -> list[Problem]:
+def find_problems(study: Study) -> list[DefinitionProblem]:
     """All problems of a study, in the order of the checks; empty for a study that can run."""
     too_many = too_many_runs(study)
-    found = [Problem(("axes",), too_many)] if too_many else []
+    found = [DefinitionProblem(("axes",), too_many)] if too_many else []
     if not found:
         found += list(_repeated_in_axes(study)) or list(_same_runs(study))
         found += [*_shapes(study), *_batch(study), *_fractions(study)]
@@ -62,35 +62,37 @@ def too_many_runs(study: Study) -> str | None:
     return f"{runs} runs: a study has at most {MAX_RUNS}" if runs > MAX_RUNS else None
 
 
-def _repeated_in_axes(study: Study) -> Iterator[Problem]:
+def _repeated_in_axes(study: Study) -> Iterator[DefinitionProblem]:
     """The same value twice on one axis would be the same run twice."""
     for axis in ("activation", "scale", "width_depth_ratio", "seed"):
         values = getattr(study.axes, axis, None) or []
         for i, value in enumerate(values):
             if value in values[:i]:
-                yield Problem(("axes", axis, i), f"given twice, first as [{values.index(value)}]")
+                yield DefinitionProblem(
+                    ("axes", axis, i), f"given twice, first as [{values.index(value)}]"
+                )
 
 
-def _shapes(study: Study) -> Iterator[Problem]:
+def _shapes(study: Study) -> Iterator[DefinitionProblem]:
     """Heads that do not fit d_h, ratios beside explicit shapes, counts that no shape meets."""
     for point in points(study):
         path, reads = point.scale_path, (point.scale_path,)
         if isinstance(point.scale, Shape) and point.ratio_path:
             message = "an explicit shape has its own ratio; leave width_depth_ratio out"
-            yield Problem(point.ratio_path, message, reads)
+            yield DefinitionProblem(point.ratio_path, message, reads)
         if isinstance(point.scale, Shape) and point.scale.heads and _shape(point) is None:
-            yield Problem((*path, "heads"), _heads(point.scale), ((*path, "d_h"),))
+            yield DefinitionProblem((*path, "heads"), _heads(point.scale), ((*path, "d_h"),))
         elif isinstance(point.scale, Shape) and _shape(point) is None:
-            yield Problem((*path, "d_h"), "an even number (RoPE turns pairs)")
+            yield DefinitionProblem((*path, "d_h"), "an even number (RoPE turns pairs)")
         elif _shape(point) is None:
-            yield Problem(point.path_of_shape, _why_no_shape(point), reads)
+            yield DefinitionProblem(point.path_of_shape, _why_no_shape(point), reads)
 
 
 def _heads(shape: Shape) -> str:
     return f"must divide d_h = {shape.d_h} into heads of even size; {allowed_heads(shape.d_h)}"
 
 
-def _batch(study: Study) -> Iterator[Problem]:
+def _batch(study: Study) -> Iterator[DefinitionProblem]:
     """Batches that are no whole sequences, and batches of scales that the study has not."""
     labels = list(dict.fromkeys(point.label for point in points(study)))
     batch = study.optimization.batch_tokens
@@ -99,11 +101,15 @@ def _batch(study: Study) -> Iterator[Problem]:
             if label not in labels:
                 allowed = f"no scale of this study; its scales: {', '.join(labels)}"
                 scales: tuple[Path, ...] = (("axes", "scale"), ("runs",))
-                yield Problem((*BATCH, label), allowed + did_you_mean(label, labels), scales)
+                yield DefinitionProblem(
+                    (*BATCH, label), allowed + did_you_mean(label, labels), scales
+                )
     for label in labels:
         given = given_batch_tokens(study, label)
         if given is not None and given % study.data.sequence_tokens:
-            yield Problem(_batch_path(study, label), _whole_sequences(study, given), (SEQUENCE,))
+            yield DefinitionProblem(
+                _batch_path(study, label), _whole_sequences(study, given), (SEQUENCE,)
+            )
 
 
 def _whole_sequences(study: Study, given: int) -> str:
@@ -113,15 +119,17 @@ def _whole_sequences(study: Study, given: int) -> str:
     return f"a multiple of sequence_tokens = {sequence}, such as {near}"
 
 
-def _fractions(study: Study) -> Iterator[Problem]:
+def _fractions(study: Study) -> Iterator[DefinitionProblem]:
     """Ray gives out a part of one GPU or CPU, or whole ones."""
     for key in ("gpus_per_shard", "cpus_per_shard"):
         share = getattr(study.resources, key)
         if share is not None and share > 1 and share != int(share):
-            yield Problem(("resources", key), "a part of one (up to 1), or a whole number")
+            yield DefinitionProblem(
+                ("resources", key), "a part of one (up to 1), or a whole number"
+            )
 
 
-def _same_runs(study: Study) -> Iterator[Problem]:
+def _same_runs(study: Study) -> Iterator[DefinitionProblem]:
     """Two points that are the same run: the store could not tell them apart."""
     seen: dict[str, Point] = {}
     told: set[Path] = set()
@@ -132,10 +140,10 @@ def _same_runs(study: Study) -> Iterator[Problem]:
         if first is not point and (*point.place, *first.place) not in told:
             told.add((*point.place, *first.place))
             message = f"gives run {point.run_id()} again, which {path_text(first.place)} gives"
-            yield Problem(point.place, message, (first.place, ("axes",)))
+            yield DefinitionProblem(point.place, message, (first.place, ("axes",)))
 
 
-def _schedules(study: Study, skip: set[Path]) -> Iterator[Problem]:
+def _schedules(study: Study, skip: set[Path]) -> Iterator[DefinitionProblem]:
     """What each run's tokens, batch and shards allow; the first run stands for its like."""
     for point in points(study):
         if _shape(point) is not None and _batch_path(study, point.label) not in skip:
@@ -143,7 +151,7 @@ def _schedules(study: Study, skip: set[Path]) -> Iterator[Problem]:
             reads = (length, SEQUENCE, BATCH, point.scale_path)
             for path, message in _schedule(study, point, length):
                 if path not in skip:
-                    yield Problem(path, f"{message} (run {point.run_id()})", reads)
+                    yield DefinitionProblem(path, f"{message} (run {point.run_id()})", reads)
                     skip.add(path)
 
 

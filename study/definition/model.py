@@ -118,7 +118,7 @@ class Stability(Model):
     """When loss or gradient norm is NaN or infinite. One bad batch passes; a run that diverges
     meets the next soon, and is failed."""
     spike_factor: float | None = Field(default=None, gt=1, le=1e9)
-    """A loss over so many times the median of the 50 steps before is a spike, and treated alike.
+    """A loss above this multiple of the median of the 50 steps before is a spike, and treated alike.
     Default: spikes are left as they are, for they are part of the curve."""
     max_replaced: Count = Field(default=3, ge=1, le=10_000)
     """Batches replaced between two checkpoints; a run that needs more is failed."""
@@ -171,7 +171,7 @@ class Resources(Model):
     shards: Count = Field(default=1, ge=1, le=100_000)
     """World size of each run: shards of its gang."""
     min_shards: Count | None = Field(default=None, ge=1, le=100_000)
-    """Where the cluster has no room for `shards`, a run goes on with fewer, at least so many, and
+    """Where the cluster has no room for `shards`, a run goes on with fewer, at least this many, and
     grows again at a checkpoint; the global batch stays. Default: it waits for all."""
     gpus_per_shard: float | None = Field(default=None, ge=0, le=1024)
     """Default: 1 where the cluster has GPUs, else 0."""
@@ -182,9 +182,9 @@ class Resources(Model):
     placement: Literal["PACK", "STRICT_PACK", "SPREAD", "STRICT_SPREAD"] = "PACK"
     """How Ray places a run's shards on nodes."""
     parallel_runs: Count | None = Field(default=None, ge=1)
-    """At most so many runs at once; default: as many as fit."""
+    """Most runs at once; default: as many as fit."""
     max_gpus: float | None = Field(default=None, gt=0, le=1_000_000)
-    """Train on at most so many GPUs at once, all runs together; default: on all."""
+    """Most GPUs to train on at once, all runs together; default: all."""
     order: Literal["biggest_first", "as_defined"] = "biggest_first"
     """Which run starts first: the one of most FLOPs, so that the last ones to end are short, or
     the first of the definition."""
@@ -196,7 +196,7 @@ class Resources(Model):
     """`last`: once a run is measured, only those stay that its CETT value was searched on
     (`measurement.stabilizing_checkpoints`), and the newest; as `sparsing store prune` does."""
     hang_seconds: float = Field(default=60.0, gt=0, le=1e6)
-    """No step for so long, and for 20 times the median step, is a hang: the run is restarted."""
+    """A run is restarted when no step finishes within this and 20 median steps."""
 
     @model_validator(mode="after")
     def _fewest_of_all(self) -> Resources:

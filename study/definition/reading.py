@@ -13,12 +13,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from sparsing.study.definition.checks import Problem, find_problems
+from sparsing.study.definition.checks import DefinitionProblem, find_problems
 from sparsing.study.definition.messages import path_text, value_text
 from sparsing.study.definition.model import Study
 from sparsing.study.definition.points import Path
 from sparsing.study.definition.wording import Wrong, wrong_values
-from sparsing.study.definition.yaml_tree import Node, YamlProblem
+from sparsing.study.definition.yaml_tree import YamlNode, YamlProblem
 
 _DOMAINS = {"x": {"kind": "python-stdlib"}}
 STAND_INS: dict[Path, Any] = {
@@ -34,7 +34,7 @@ STAND_INS: dict[Path, Any] = {
 class Reading:
     """A tree while wrong values are taken out of it, and the problems found on the way."""
 
-    def __init__(self, tree: Node, left_out: Iterable[YamlProblem] = ()):
+    def __init__(self, tree: YamlNode, left_out: Iterable[YamlProblem] = ()):
         self.tree = tree
         self._found: dict[tuple[int, int, str], None] = {}
         self._broken: set[Path] = set()
@@ -83,7 +83,7 @@ class Reading:
             wrong.parent.remove(wrong.node)
             self._broken.add(wrong.node.path)
 
-    def _check(self, problem: Problem, study: Study) -> None:
+    def _check(self, problem: DefinitionProblem, study: Study) -> None:
         """Report what does not fit together, unless it rests on a value that was wrong."""
         nodes = self._walk(problem.path)
         rests_on = (self._original(path) for path in (problem.path, *problem.rests_on))
@@ -97,7 +97,7 @@ class Reading:
             *place, f"{path_text(self._original(problem.path))}{_equals(value)}: {problem.message}"
         )
 
-    def _walk(self, path: Path) -> list[Node]:
+    def _walk(self, path: Path) -> list[YamlNode]:
         """The nodes along a path of the tree as it is now, as far as there are any."""
         nodes = [self.tree]
         for piece in path:
@@ -136,7 +136,7 @@ def _default(study: Study, path: Path) -> Any:
         return {}
 
 
-def _stand_in(value: Any) -> Node:
+def _stand_in(value: Any) -> YamlNode:
     if isinstance(value, dict):
-        return Node({key: _stand_in(child) for key, child in value.items()})
-    return Node([_stand_in(child) for child in value] if isinstance(value, list) else value)
+        return YamlNode({key: _stand_in(child) for key, child in value.items()})
+    return YamlNode([_stand_in(child) for child in value] if isinstance(value, list) else value)

@@ -15,7 +15,7 @@ from sparsing.study.definition.model import Study
 from sparsing.study.definition.points import Path
 from sparsing.study.definition.shapes import NAMED_SCALES
 from sparsing.study.definition.values import Name, ScaleName
-from sparsing.study.definition.yaml_tree import Node
+from sparsing.study.definition.yaml_tree import YamlNode
 
 COUNT = "a whole number, such as 4096, 27M or 8e11"
 MAPPING = "keys with values, indented below it"
@@ -53,22 +53,22 @@ class Wrong:
     """Whether it shows at the key, not at the value."""
     missing: bool
     """Whether there is no value that could be shown."""
-    node: Node
+    node: YamlNode
     """What to take out of its parent before validating again."""
-    parent: Node | None
+    parent: YamlNode | None
     suspects: tuple[Path, ...]
     """Keys that this may be meant for, or that it rests on."""
     follows: bool
     """Whether it may be there only because of another mistake."""
 
 
-def wrong_values(errors: list[Any], tree: Node) -> list[Wrong]:
+def wrong_values(errors: list[Any], tree: YamlNode) -> list[Wrong]:
     """Pydantic's error list for `tree.plain()`, unknown keys first."""
     found = [_wrong(error, tree) for error in errors]
     return sorted(found, key=lambda wrong: wrong.follows)
 
 
-def _wrong(error: Mapping[str, Any], tree: Node) -> Wrong:
+def _wrong(error: Mapping[str, Any], tree: YamlNode) -> Wrong:
     kind, loc = error["type"], error["loc"]
     parent, node = None, tree
     for piece in loc:

@@ -45,11 +45,11 @@ class YamlProblem(Exception):
 
 
 @dataclass
-class Node:
+class YamlNode:
     """A value, its place in the text (from 1), and its place in the definition."""
 
     value: Any
-    """A scalar, a dict of str to Node, or a list of Node."""
+    """A scalar, a dict of str to YamlNode, or a list of YamlNode."""
     place: tuple[int, int] = (1, 1)
     """Line and column, from 1."""
     path: Path = ()
@@ -64,7 +64,7 @@ class Node:
             return [child.plain() for child in self.value]
         return self.value
 
-    def child(self, key: str | int) -> Node | None:
+    def child(self, key: str | int) -> YamlNode | None:
         """The value under a key or index, or None."""
         if isinstance(self.value, dict):
             return self.value.get(key) if isinstance(key, str) else None
@@ -72,7 +72,7 @@ class Node:
             return self.value[key]
         return None
 
-    def remove(self, child: Node) -> None:
+    def remove(self, child: YamlNode) -> None:
         """Take a value out of this mapping or list; the others keep their places."""
         if isinstance(self.value, dict):
             self.value = {k: node for k, node in self.value.items() if node is not child}
@@ -94,7 +94,7 @@ def read_stored_yaml(data: bytes) -> Any:
 
 def read_yaml(
     data: bytes, *, most_bytes: int = MAX_BYTES, in_c: bool = False
-) -> tuple[Node, list[YamlProblem]]:
+) -> tuple[YamlNode, list[YamlProblem]]:
     """The tree of a YAML text, and what of it had to be left out (aliases, repeated keys, ...).
 
     in_c: by the parser in C, which is quicker, and says less of what is wrong.
@@ -119,16 +119,16 @@ class _Reader:
         self.events = (event for event in parsed if not isinstance(event, events.StreamStartEvent))
         self.problems: list[YamlProblem] = []
 
-    def document(self) -> tuple[Node, list[YamlProblem]]:
+    def document(self) -> tuple[YamlNode, list[YamlProblem]]:
         if isinstance(next(self.events), events.StreamEndEvent):
             raise YamlProblem("empty: a study needs at least name, axes, tokens and data")
         root = self.node(next(self.events), ())
         next(self.events)
         if not isinstance(after := next(self.events), events.StreamEndEvent):
             raise YamlProblem("a second document: write one study", *_place(after.start_mark))
-        return root or Node(None), self.problems
+        return root or YamlNode(None), self.problems
 
-    def node(self, event: events.Event, path: Path) -> Node | None:
+    def node(self, event: events.Event, path: Path) -> YamlNode | None:
         """The value that starts with this event, or None where it had to be left out."""
         place = _place(event.start_mark)
         if len(path) > MAX_DEPTH:
@@ -143,10 +143,10 @@ class _Reader:
         if refused := _refused(event):
             self.problems.append(YamlProblem(refused, *place, path=path))
             return None
-        return Node(value, place, path, place)
+        return YamlNode(value, place, path, place)
 
-    def mapping(self, path: Path) -> dict[str, Node]:
-        found: dict[str, Node] = {}
+    def mapping(self, path: Path) -> dict[str, YamlNode]:
+        found: dict[str, YamlNode] = {}
         while not isinstance(event := next(self.events), events.MappingEndEvent):
             place = _place(event.start_mark)
             key = event.value if isinstance(event, events.ScalarEvent) else "?"
@@ -163,7 +163,7 @@ class _Reader:
                 found[key] = child
         return found
 
-    def sequence(self, path: Path) -> list[Node]:
+    def sequence(self, path: Path) -> list[YamlNode]:
         found = []
         index = 0
         while not isinstance(event := next(self.events), events.SequenceEndEvent):
@@ -183,7 +183,7 @@ def _refused(event: events.Event) -> str | None:
     return f"tag {tag}: leave it out" if tag else None
 
 
-def _refused_key(event: events.Event, key: str, found: dict[str, Node]) -> str | None:
+def _refused_key(event: events.Event, key: str, found: dict[str, YamlNode]) -> str | None:
     if not isinstance(event, events.ScalarEvent):
         return "a key must be text"
     if key == "<<":

@@ -241,7 +241,7 @@ def _leases(statuses: Sequence[StudyStatus]) -> Iterator[Metric]:
     )
     age = GaugeMetricFamily(
         "sparsing_lease_age_seconds",
-        "For so long the lease was not renewed; absent where it was given back, or never taken.",
+        "Since the lease was renewed; absent where it was given back, or never taken.",
         labels=["study"],
     )
     for status in statuses:

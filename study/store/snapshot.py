@@ -20,7 +20,7 @@ from sparsing.study.store.io.objects import ObjectPath, Place
 from sparsing.study.store.objects.partition import footer_of, read_streams
 
 LISTINGS = 100
-"""So often files that vanish are listed again."""
+"""Most listings, where files vanish."""
 T = TypeVar("T")
 
 
@@ -53,7 +53,7 @@ def _rows_in(segment: Place) -> int:
     return read(segment)[2]
 
 
-class Stream:
+class ListedStream:
     """One stream as it was listed; its logs are read when they are first asked for.
 
     newest: only its last commit, or its last segment where it has no log.
@@ -103,7 +103,7 @@ class Stream:
 class Snapshot:
     """Where a table's rows are at one moment: each row once."""
 
-    streams: list[Stream]
+    streams: list[ListedStream]
     """Of one run after the other."""
     runs: int
     """Of how many runs."""
@@ -156,11 +156,11 @@ def list_rows(
     Args:
         folders: of each run's files, by run, in order.
         newest: only the last commit of each stream, or its last segment where it has no log.
-        enough_rows: no more runs than have so many.
+        enough_rows: no more runs than have this many.
         most_files: no more segments than these; but one run at least.
     """
     count = files = runs = 0
-    streams: list[Stream] = []
+    streams: list[ListedStream] = []
     for folder in folders.values():
         new = list_folder(folder, newest)
         files += sum(len(each.segments) for each in new)
@@ -175,8 +175,8 @@ def list_rows(
     return Snapshot(streams, runs)
 
 
-def list_folder(folder: Place, newest: bool) -> list[Stream]:
+def list_folder(folder: Place, newest: bool) -> list[ListedStream]:
     """The streams of one run."""
     if isinstance(folder, ObjectPath):
-        return [Stream(folder, files, newest, read) for files, read in read_streams(folder)]
-    return [Stream(folder, files, newest) for files in list_streams(folder)]
+        return [ListedStream(folder, files, newest, read) for files, read in read_streams(folder)]
+    return [ListedStream(folder, files, newest) for files in list_streams(folder)]

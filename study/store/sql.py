@@ -31,7 +31,7 @@ CHANGING = re.compile(
 
 
 @dataclass(frozen=True)
-class Asked:
+class Query:
     """A query, not yet computed: get one from `ask`."""
 
     rows: pl.LazyFrame
@@ -57,7 +57,7 @@ class Asked:
             part.unlink(missing_ok=True)
 
 
-def ask(store: StudyStore, sql: str, *, verify: bool = False) -> Asked:
+def ask(store: StudyStore, sql: str, *, verify: bool = False) -> Query:
     """An SQL query over a study's tables. Products are floating point where integers would wrap.
 
     verify: read nothing that is damaged, as `StudyStore.scan` does.
@@ -73,13 +73,13 @@ def ask(store: StudyStore, sql: str, *, verify: bool = False) -> Asked:
     context = pl.SQLContext({name: store.scan(name, verify=verify) for name in TABLES})
     asked = _said(lambda: context.execute(sql))
     if (floats := as_floats(sql)) == sql:
-        return Asked(asked, {})
+        return Query(asked, {})
     rows = _said(lambda: context.execute(floats))
     schema, computed = _said(asked.collect_schema), _said(rows.collect_schema)
     rows = rows.rename(dict(zip(computed.names(), schema.names(), strict=True)))
     pairs = zip(schema.items(), computed.dtypes(), strict=True)
     whole = {name: dtype for (name, dtype), now in pairs if dtype.is_integer() and now.is_float()}
-    return Asked(rows, whole)
+    return Query(rows, whole)
 
 
 def _as_integers(column: pl.Series) -> pl.Series:

@@ -47,7 +47,7 @@ from sparsing.study.store.writer import TableWriter
 
 DEFINITION = "study.yaml"
 OBJECT_COMMIT_SECONDS = 5.0
-"""On an object store, where a commit is a request, rows are durable so long after `append`."""
+"""On an object store, where a commit is a request: most seconds from `append` to durable."""
 UNICODE_BREAKS = re.compile("[\x85\u2028\u2029]")
 
 
@@ -191,7 +191,7 @@ class StudyStore:
         """Make one Parquet segment of each stream of a run that has ended, also of a dead writer's.
 
         Changes no answer; a reader by glob that listed files before may miss one: so not while the
-        run goes on. Raises BlockingIOError when a writer holds a stream's lock for so long, and
+        run goes on. Raises BlockingIOError when a writer holds a stream's lock for this time, and
         DamagedError, after all other streams are done, where a segment is damaged.
         """
         damaged: list[str] = []

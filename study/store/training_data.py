@@ -72,7 +72,7 @@ class TrainingData:
         return asdict(self)
 
     def epochs(self, tokens: float) -> dict[str, float]:
-        """How often a run of so many tokens sees each domain's text."""
+        """How many times a run of this many tokens sees each domain's text."""
         return {
             name: tokens * domain.weight / domain.train_tokens
             for name, domain in self.domains.items()

@@ -35,11 +35,11 @@ from sparsing.study.version import code_version
 OVERHEAD_BYTES = 2048
 """What a buffered append occupies beside its values."""
 SEAL_BYTES, MAX_SEAL_BYTES = 4 * 2**20, 8 * 2**20
-"""A log of so many bytes is sealed: of the first generations, and at most."""
+"""A log of this size is sealed: of the first generations, and at most."""
 SEAL_SECONDS, MAX_SEAL_SECONDS = 60.0, 6 * 3600.0
 """So is one of this age, at the next commit."""
 CONSTANT_GENERATIONS, GROWTH = 20, 1.05
-"""From so many segments on, the limits grow by a twentieth with each: a log is sealed when its
+"""From this many segments on, the limits grow by a twentieth with each: a log is sealed when its
 age is a twentieth of the stream's, and the number of segments grows with the logarithm of time."""
 SEAL_RETRY_SECONDS = 60.0
 FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 0.05, 2.0
@@ -63,9 +63,9 @@ class _Failure:
 class TableWriter:
     """One stream of a run's rows. A context manager; get one from `StudyStore.writer`.
 
-    commit_seconds: rows become durable at the latest so long after `append`.
-    max_buffer_bytes: `append` waits while so much is not yet durable.
-    patience_seconds: `append` and `flush` raise StoreError when the disk has refused so long. The
+    commit_seconds: longest time from `append` until rows are durable.
+    max_buffer_bytes: `append` waits while this much is not yet durable.
+    patience_seconds: `append` and `flush` raise StoreError when the disk has refused for this. The
     rows stay buffered, the writer goes on trying, and a later `flush` may succeed.
     """
 

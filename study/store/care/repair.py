@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sparsing.study.errors import DamagedError
 from sparsing.study.store.care.check import is_no_log, set_aside
-from sparsing.study.store.files.stream import Stream
+from sparsing.study.store.files.stream import FileStream
 from sparsing.study.store.format.log import counting, read_log
 from sparsing.study.store.format.partition import Log, Segment, StreamFiles, list_names, resolve
 from sparsing.study.store.format.segments import (
@@ -93,7 +93,7 @@ class _Repair:
         lock = commits.lock_path(self.path, table, run, name)
         with commits.stream_lock(lock, LOCK_SECONDS):
             self._segments(table, folder, name, lock.parent)
-        stream = Stream(self.path, table, run, name)
+        stream = FileStream(self.path, table, run, name)
         with stream.locked(LOCK_SECONDS):
             self._logs(table, folder, stream)
             noted = commits.noted_generation(lock)
@@ -103,7 +103,7 @@ class _Repair:
                 lost = _files(folder, name).next_sealed, noted
                 self._stand_in(table, folder, name, lost, lock.parent)
 
-    def _logs(self, table: str, folder: Path, stream: Stream) -> None:
+    def _logs(self, table: str, folder: Path, stream: FileStream) -> None:
         """Seal logs that are damaged or hold what no writer made, from what can be read of them."""
         files, declared = _files(folder, stream.name), TABLES[table].schema
         contents = [read_log(commits.read_file(folder / log.name)[0]) for log in files.logs]

@@ -23,14 +23,14 @@ from pathlib import Path
 
 from sparsing.study.errors import FencedError, SparsingError
 from sparsing.study.guarded_json import read_json
-from sparsing.study.store.io.cells import Cell, FolderCell, ObjectCell
+from sparsing.study.store.io.cells import VersionedCell, FolderCell, ObjectCell
 from sparsing.study.store.io.objects import ObjectStoreError, Place, place_of
 
 LEASE_SECONDS = 15.0
 RENEWALS = 3
 """Within the lease's span."""
 SAFE_SHARE = 0.8
-"""Of the span a holder trusts so much itself: clocks of two machines may run unequally fast."""
+"""Share of the time to live that a holder trusts: clocks of two machines may run unequally fast."""
 POLL_SECONDS = 0.2
 
 
@@ -71,7 +71,7 @@ class Record:
     token: int
     """Grows by one with each holder; no two holders have the same."""
     seconds: float
-    """Unchanged for so long, the record no more counts."""
+    """Time to live: a record that has not changed for this time does not count."""
     renewal: int = 0
     """Counts up, so that the record changes."""
     released: bool = False
@@ -97,7 +97,7 @@ class Record:
 class Lease:
     """A lease that is held, and renewed by a thread; get one from `acquire`."""
 
-    def __init__(self, cell: Cell, record: Record, version: str, written: float) -> None:
+    def __init__(self, cell: VersionedCell, record: Record, version: str, written: float) -> None:
         self._cell, self._record, self._version = cell, record, version
         self._valid_until = written + SAFE_SHARE * record.seconds
         self._changing = threading.RLock()
@@ -154,7 +154,7 @@ class Lease:
             self._valid_until = started + SAFE_SHARE * record.seconds
 
 
-def acquire(cell: Cell, seconds: float = LEASE_SECONDS) -> Lease:
+def acquire(cell: VersionedCell, seconds: float = LEASE_SECONDS) -> Lease:
     """Take the lease of a cell; waits where its holder gives no sign, until it counts no more.
 
     Raises:
@@ -166,7 +166,7 @@ def acquire(cell: Cell, seconds: float = LEASE_SECONDS) -> Lease:
         record = Record.from_bytes(found[0])
         if record.released or record.process.gone:
             break
-        # Before the time: who was stopped here has not looked at it for so long.
+        # Before the time: a process that was stopped here has not looked at it for a while.
         if seen and found[1] != seen[1]:
             raise HeldError(f"another controller of this study is at work: {record.owner}")
         if now_seconds() - since >= record.seconds:
@@ -187,7 +187,7 @@ def acquire(cell: Cell, seconds: float = LEASE_SECONDS) -> Lease:
     return Lease(cell, me, version, written)
 
 
-def study_cell(study_path: str | Place) -> Cell:
+def study_cell(study_path: str | Place) -> VersionedCell:
     """The cell of a study's lease."""
     folder = place_of(study_path) / ".controller"
     return FolderCell(folder, "lease") if isinstance(folder, Path) else ObjectCell(folder / "lease")

@@ -25,7 +25,7 @@ class Sight:
     record: Record | None = None
     """None where no controller has ever worked on the study."""
     age_seconds: float = 0.0
-    """For so long the watcher has seen it unchanged."""
+    """Seconds for which the watcher has seen it unchanged."""
     renewed: bool = False
     """Whether the watcher has seen it change."""
     problem: str | None = None

@@ -46,7 +46,7 @@ from sparsing.study.store.io.layout import partition_parts, rename_old
 from sparsing.study.store.tables import TABLES
 
 LOOKS = 50
-"""So often files that vanish between listing and reading are listed again."""
+"""Most listings, where files vanish between listing and reading."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class _Tip:
     """When it was begun, seconds since 1970."""
 
 
-class Stream:
+class FileStream:
     """The files of one stream; `append`, `seal` and `merge` are for the holder of its lock."""
 
     def __init__(self, study_path: Path, table: str, run: str, stream: str) -> None:
@@ -95,7 +95,7 @@ class Stream:
 
     @contextmanager
     def locked(self, patience_seconds: float = 0.0) -> Iterator[None]:
-        """Hold the stream's lock; BlockingIOError when another holds it for so long."""
+        """Hold the stream's lock; BlockingIOError when another holds it for this time."""
         # First among the threads of this stream: those wait for each other, however short.
         with self._busy, commits.stream_lock(self._lock, patience_seconds):
             yield

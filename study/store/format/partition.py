@@ -29,7 +29,7 @@ LOG = re.compile(r"_([a-z][a-z0-9_]{0,31})-(\d{6,12})\.log")
 State = frozenset[tuple[str, int]]
 """Names of a partition's files with the sizes of logs: while it is the same, so are the rows."""
 LISTINGS = 5
-"""So often a hole is looked at again before it is called damage."""
+"""Listings before a hole is called damage."""
 
 
 @dataclass(frozen=True)

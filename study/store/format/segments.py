@@ -27,7 +27,7 @@ SEQUENCE_NUMBERS = b"sparsing.sequence_numbers"
 """Key in the footer: ranges of sequence numbers as JSON, [[first, last], ...]."""
 VERSION = b"sparsing.version"
 ROW_GROUP_BYTES = 32 * 2**20
-"""Rows are gathered to about so many bytes in memory for a row group."""
+"""Bytes in memory, about, of the rows of a row group."""
 
 
 LogRows = tuple[bytes, Sequence[Frame]]

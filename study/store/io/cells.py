@@ -17,10 +17,10 @@ from sparsing.study.store.io.objects import ObjectPath
 
 KEPT_VERSIONS = 8
 """Older ones are removed. A folder's listing may miss a name that comes and goes meanwhile; the
-newest of so many cannot all have done so."""
+newest of these cannot all have done so."""
 
 
-class Cell(Protocol):
+class VersionedCell(Protocol):
     """Bytes with a version; versions are opaque to who uses the cell."""
 
     def read(self) -> tuple[bytes, str] | None:

@@ -73,7 +73,7 @@ def noted_generation(lock: Path) -> int | None:
 
 @contextmanager
 def stream_lock(path: Path, patience_seconds: float = 0.0) -> Iterator[None]:
-    """Hold a stream's lock; BlockingIOError when another writer holds it for so long."""
+    """Hold a stream's lock; BlockingIOError when another writer holds it for this time."""
     path.parent.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + patience_seconds
     with opened(path, os.O_RDWR | os.O_CREAT) as descriptor:

@@ -30,7 +30,7 @@ AT_ONCE = 16
 """Requests at a time where many objects are read or put."""
 REQUEST_SECONDS = 30
 RETRY_SECONDS = 10
-"""So long the library itself tries again after 429, 500, 503 and lost connections."""
+"""For this time the library itself tries again after 429, 500, 503 and lost connections."""
 ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 T = TypeVar("T")
 U = TypeVar("U")
@@ -208,7 +208,7 @@ class RangeReader(io.RawIOBase):
         return self._at
 
     def read(self, size: int = -1) -> bytes:
-        """So many bytes, or all that are left."""
+        """This many bytes, or all that are left."""
         left = max(0, self._size - self._at)
         length = left if size is None or size < 0 else min(size, left)
         data = self._path.read_range(self._at, length) if length else b""

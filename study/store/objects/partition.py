@@ -28,7 +28,7 @@ from sparsing.study.store.io.objects import ObjectPath, Stat, in_parallel
 SMALLEST_BLOCK, LARGEST_BLOCK = 16, 512
 """Generations in a block: at first, and at most; between, about an eighth of all before it."""
 LOOKS = 50
-"""So often what changes while it is read is read again."""
+"""Most reads of what changes while it is read."""
 
 
 def block_of(generation: int) -> Range:

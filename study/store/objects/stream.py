@@ -15,7 +15,7 @@ from contextlib import contextmanager
 
 import pyarrow as pa
 
-from sparsing.study.store.files.stream import Stream
+from sparsing.study.store.files.stream import FileStream
 from sparsing.study.store.format.log import (
     LogContent,
     decode,
@@ -38,17 +38,17 @@ from sparsing.study.store.objects.partition import (
 from sparsing.study.store.tables import TABLES
 
 ROUNDS = 20
-"""So often a merge begins again because another writer or compactor was faster."""
+"""Most attempts of a merge, where another writer or compactor is faster."""
 
 
-def stream_at(study: Place, table: str, run: str, stream: str) -> Stream | ObjectStream:
+def stream_at(study: Place, table: str, run: str, stream: str) -> FileStream | ObjectStream:
     """A stream of a study, on disk or on an object store."""
-    kind = ObjectStream if isinstance(study, ObjectPath) else Stream
+    kind = ObjectStream if isinstance(study, ObjectPath) else FileStream
     return kind(study, table, run, stream)  # type: ignore[arg-type]
 
 
 class ObjectStream:
-    """The objects of one stream; what Stream is for a folder. No lock is needed, nor is there one.
+    """The objects of one stream; what FileStream is for a folder. There is no lock, and no need.
 
     `append` and `seal` raise ObjectStoreError, and may be tried again after `prepare`.
     """

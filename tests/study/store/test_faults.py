@@ -17,7 +17,7 @@ from stores import SetClock, step_row, tiny_store
 
 from sparsing.study.store.care.check import check_store
 from sparsing.study.store.files import stream
-from sparsing.study.store.files.stream import Stream
+from sparsing.study.store.files.stream import FileStream
 from sparsing.study.store.format import partition, segments
 from sparsing.study.store.io import durable as commits
 from sparsing.study.store.study_store import StudyStore
@@ -261,7 +261,7 @@ def test_a_log_of_another_schema_is_sealed_before_the_next_commit(tmp_path):
         writer.flush()
         newer = writer._encoder._table.schema.with_metadata({"sparsing.version": "9"})
         batch = writer._encoder.batch([writer._encoder.encode([step_row(1)])])
-        disk = Stream(store.path, "steps", "r", "main")
+        disk = FileStream(store.path, "steps", "r", "main")
         with disk.locked():
             disk.prepare()
             disk.append([(1, 1)], batch.cast(newer))

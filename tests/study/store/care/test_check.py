@@ -13,7 +13,7 @@ from sparsing.study.commands.main import cli
 from sparsing.study.errors import DamagedError, NotFoundError
 from sparsing.study.store.care.check import check_store
 from sparsing.study.store.care.repair import repair_store
-from sparsing.study.store.files.stream import Stream
+from sparsing.study.store.files.stream import FileStream
 from sparsing.study.store.study_store import StudyStore
 
 FLIPS = 150
@@ -33,7 +33,7 @@ def filled(root: Path, generations: int = 3, commits: int = 2) -> StudyStore:
 
 
 def seal_log(store: StudyStore) -> None:
-    stream = Stream(store.path, "steps", "r", "main")
+    stream = FileStream(store.path, "steps", "r", "main")
     with stream.locked():
         stream.prepare()
         stream.seal()

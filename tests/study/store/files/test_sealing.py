@@ -29,7 +29,7 @@ def logs_in(store: StudyStore) -> list[Path]:
 def two_logs(store: StudyStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps 0 to 2, then 3 and 4 in a second log: what a process killed while it seals leaves."""
     with monkeypatch.context() as patch:
-        patch.setattr(stream.Stream, "convert", lambda self: None)
+        patch.setattr(stream.FileStream, "convert", lambda self: None)
         with store.writer("steps", run="r", attempt=1) as writer:
             for step in range(3):
                 writer.append(step, [step_row(step)])
