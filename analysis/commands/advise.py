@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 import click
 
 from sparsing.study.commands.options import store_option
+
+if TYPE_CHECKING:
+    from sparsing.analysis.forecasting.advice import Advice
+    from sparsing.study.store.study_store import StudyStore
 
 
 @click.command("advise")
@@ -62,7 +67,19 @@ def advise_command(
         scale=scale,
         progress=lambda run: click.echo(f"advising on {run}", err=True),
     )
+    _keep(store, advice)
     if as_json:
         click.echo(json.dumps(advice.as_dict(), indent=2))
     else:
         click.echo(advice_text(advice))
+
+
+def _keep(store: StudyStore, advice: Advice) -> None:
+    """Keep the verdicts in the ledger; one that takes no rows is said, and nothing else."""
+    from sparsing.analysis.forecasting.ledger import keep_advice
+    from sparsing.study.errors import SparsingError
+
+    try:
+        keep_advice(store, advice)
+    except (SparsingError, OSError) as error:
+        click.echo(f"the verdicts were not kept in the store: {error}", err=True)

@@ -66,13 +66,24 @@ def _write_csv(rows: list[dict[str, Any]]) -> None:
 
 @click.command()
 @click.argument("study")
-@click.argument("run")
+@click.argument("run", required=False)
 @store_option
 @click.option("--tokens", help="Predict the activation ratio at so many tokens, as 8e11 or 800B.")
 @click.option("--ratio", type=float, help="Predict the tokens to this activation ratio.")
+@click.option(
+    "--register", "seal", is_flag=True, help="Keep the forecast in the store, sealed by a digest."
+)
+@click.option("--score", "scored", is_flag=True, help="Say how the kept forecasts fared.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 def predict(
-    study: str, run: str, root: str, tokens: str | None, ratio: float | None, as_json: bool
+    study: str,
+    run: str | None,
+    root: str,
+    tokens: str | None,
+    ratio: float | None,
+    seal: bool,
+    scored: bool,
+    as_json: bool,
 ) -> None:
     """Predict RUN of STUDY: a ratio at --tokens, or the tokens to a --ratio.
 
@@ -83,18 +94,47 @@ def predict(
     Example:
       sparsing predict quickstart relu-0.1B-wd48-s0 --tokens 8e11
       sparsing predict quickstart relu-0.1B-wd48-s0 --ratio 0.07
+      sparsing predict quickstart relu-0.1B-wd48-s0 --tokens 2B --register
+      sparsing predict quickstart --score
     """
-    if (tokens is None) == (ratio is None):
-        raise click.UsageError("give either --tokens or --ratio")
+    if scored:
+        if run or tokens is not None or ratio is not None or seal:
+            raise click.UsageError("--score goes with STUDY alone")
+        _show_scores(root, study, as_json=as_json)
+        return
+    if run is None or (tokens is None) == (ratio is None):
+        raise click.UsageError("give RUN, and either --tokens or --ratio")
+    from sparsing.analysis.forecasting.ledger import register
     from sparsing.analysis.forecasting.predictions import predictions_document
     from sparsing.study.store.study_store import StudyStore
 
     store = StudyStore.open(root, study)
     document = predictions_document(store, run, tokens, ratio)
+    if seal:
+        document["registered"] = register(store, document)
     if as_json:
         click.echo(json.dumps(document, indent=2))
     else:
         click.echo("\n".join(_sentence(answer) for answer in document["predictions"]))
+
+
+def _show_scores(root: str, study: str, *, as_json: bool) -> None:
+    from sparsing.analysis.forecasting.ledger import score, scores_table, summary
+    from sparsing.study.display.table import show
+    from sparsing.study.store.study_store import StudyStore
+
+    store = StudyStore.open(root, study)
+    found = score(store, "forecast")
+    if as_json:
+        entries = [each.as_dict() for each in found]
+        click.echo(json.dumps({"study": store.study_id, "forecasts": entries}, indent=2))
+    elif found:
+        show(scores_table(found))
+        click.echo(summary(found))
+    else:
+        click.echo(
+            "no forecast is kept: `sparsing predict STUDY RUN --tokens N --register` keeps one"
+        )
 
 
 def _sentence(answer: dict[str, Any]) -> str:

@@ -19,6 +19,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from sparsing.analysis.forecasting.ledger import score, summary
 from sparsing.analysis.report import curves, detail, tables
 from sparsing.analysis.report import pareto as weak
 from sparsing.analysis.report.data import NAMES, StudyData
@@ -111,6 +112,7 @@ def _unfinished(data: StudyData) -> str:
 def _sections(data: StudyData) -> Iterator[Section]:
     yield _activation(data)
     yield _fits(data)
+    yield _ledger(data)
     yield _loss(data)
     yield _layers(data)
     yield _neurons(data)
@@ -157,6 +159,12 @@ def _fits(data: StudyData) -> Section:
         "intervals; a parameter is identified where its interval is closed on both sides."
     )
     return Section("fits", "Fits", about if forms else "", [], tables.fits_table(data))
+
+
+def _ledger(data: StudyData) -> Section:
+    found = score(data.store)
+    about = f"What was told of the runs, and how it fared: {summary(found)}." if found else ""
+    return Section("verdicts", "Earlier verdicts", about, [], tables.verdicts_table(found))
 
 
 def _unbroken(formula: str) -> str:

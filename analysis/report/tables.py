@@ -12,6 +12,7 @@ from typing import Any
 import polars as pl
 import psutil
 
+from sparsing.analysis.forecasting.ledger import Scored, told
 from sparsing.analysis.report.data import FittedLaw, ReportedRun, StudyData
 from sparsing.study.status.failure import NOTICES
 from sparsing.study.status.run_history import changes_of_state
@@ -125,6 +126,23 @@ def _limit(law: FittedLaw) -> str:
         return "not identified: the points bound it on neither side"
     side = f"above {percent(low)}" if high is None else f"below {percent(high)}"
     return f"not identified: the points only say {side}"
+
+
+def verdicts_table(scored: list[Scored]) -> ReportTable:
+    """What was said of the runs, newest first, and how it fared."""
+    heads = ("run", "said at", "told", "the law then", "fared", "now")
+    rows = [
+        (
+            each.entry["run"],
+            f"{count_text(each.entry['known_tokens'])} tokens",
+            told(each.entry),
+            f"{each.entry['law']} {each.entry['law_verdict']}",
+            each.score,
+            each.later,
+        )
+        for each in reversed(scored)
+    ]
+    return ReportTable(heads, rows, "No verdict has been kept yet: `sparsing advise` keeps them.")
 
 
 def _parameter(row: dict[str, Any], name: str) -> str:
