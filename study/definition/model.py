@@ -118,7 +118,7 @@ class Stability(Model):
     """When loss or gradient norm is NaN or infinite. One bad batch passes; a run that diverges
     meets the next soon, and is failed."""
     spike_factor: float | None = Field(default=None, gt=1, le=1e9)
-    """A loss above this multiple of the median of the 50 steps before is a spike, and treated alike.
+    """A loss above this multiple of the median of the last 50 steps is a spike, and treated alike.
     Default: spikes are left as they are, for they are part of the curve."""
     max_replaced: Count = Field(default=3, ge=1, le=10_000)
     """Batches replaced between two checkpoints; a run that needs more is failed."""

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from sparsing.study.errors import FencedError, SparsingError
 from sparsing.study.guarded_json import read_json
-from sparsing.study.store.io.cells import VersionedCell, FolderCell, ObjectCell
+from sparsing.study.store.io.cells import FolderCell, ObjectCell, VersionedCell
 from sparsing.study.store.io.objects import ObjectStoreError, Place, place_of
 
 LEASE_SECONDS = 15.0
