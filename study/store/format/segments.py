@@ -204,6 +204,12 @@ def _is_readable(file: pq.ParquetFile, column: str) -> bool:
     return True
 
 
+def digest_of(path: Path) -> str:
+    """First 16 hexadecimal digits of the SHA-256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
 def verify_segment(path: Place) -> None:
     """Raise DamagedError when a segment, on disk or an object, is not what was written."""
     segment = Segment.parse(path.name)
