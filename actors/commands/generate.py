@@ -131,7 +131,7 @@ def _continuation(model: Model, prompt: list[int], tokens: list[int]) -> str:
 
 
 def _say(progress: Progress, way: str, found: Generated, active: float | None) -> None:
-    from sparsing.actors.commands.measure_view import percent
+    from sparsing.actors.measuring.requests.tables import percent
 
     speed = found.tokens_per_second
     parts = [f"{len(found.tokens)} tokens, {way}"]

@@ -109,14 +109,9 @@ def measure(
     given = {"p": p, "k": k, "eps": eps, "cett": cett}
     if as_pareto and (precision or thresholds_file or metric != "cett_ppl" or any(given.values())):
         raise click.UsageError("--pareto takes no metric, parameter, --precision or --thresholds")
-    from sparsing.actors.commands.measure_view import (
-        Progress,
-        measured_document,
-        pareto_document,
-        show_measured,
-        show_pareto,
-    )
-    from sparsing.actors.measuring.on_folders import (
+    from sparsing.actors.commands.measure_view import Progress, show_measured, show_pareto
+    from sparsing.actors.measuring.requests.documents import measured_document, pareto_document
+    from sparsing.actors.measuring.requests.measure_folders import (
         Asked,
         measure_folders,
         metric_of,

@@ -105,7 +105,7 @@ def predict(
     if run is None or (tokens is None) == (ratio is None):
         raise click.UsageError("give RUN, and either --tokens or --ratio")
     from sparsing.analysis.forecasting.ledger import register
-    from sparsing.analysis.forecasting.predictions import predictions_document
+    from sparsing.analysis.forecasting.predictions import predictions_document, sentence
     from sparsing.study.store.study_store import StudyStore
 
     store = StudyStore.open(root, study)
@@ -115,7 +115,7 @@ def predict(
     if as_json:
         click.echo(json.dumps(document, indent=2))
     else:
-        click.echo("\n".join(_sentence(answer) for answer in document["predictions"]))
+        click.echo("\n".join(sentence(answer) for answer in document["predictions"]))
 
 
 def _show_scores(root: str, study: str, *, as_json: bool) -> None:
@@ -135,26 +135,6 @@ def _show_scores(root: str, study: str, *, as_json: bool) -> None:
         click.echo(
             "no forecast is kept: `sparsing predict STUDY RUN --tokens N --register` keeps one"
         )
-
-
-def _sentence(answer: dict[str, Any]) -> str:
-    said, verdict = answer["run"], answer["verdict"]
-    low, high = (f"{b:.4g}" if b is not None else "open" for b in answer["interval"])
-    law = f"; the {answer['law']} law: {answer['law_verdict']}: {answer['law_verdict_reason']}"
-    if "ratio" not in answer:
-        said += f": activation ratio at {answer['tokens']:.4g} tokens"
-        if verdict == "cannot say":
-            return f"{said}: cannot say: {answer['reason']}{law}"
-        far = f"{answer['extrapolation_factor']:.3g} times the tokens measured"
-        value = f"{answer['activation_ratio']:.4g}"
-        return f"{said}: {value}, 95 % interval {low} to {high}, at {far}{law}"
-    said += f": activation ratio {answer['ratio']:g}"
-    if verdict == "reached":
-        far = f"{answer['extrapolation_factor']:.3g} times the tokens measured"
-        at = f"{answer['tokens']:.4g} tokens"
-        return f"{said} at {at}, 95 % interval {low} to {high}, at {far}{law}"
-    since = f"; not before {low} tokens" if verdict == "cannot say" and low != "open" else ""
-    return f"{said}: {verdict}: {answer['reason']}{since}{law}"
 
 
 @click.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,22 +13,30 @@ from sparsing.analysis.fitting.fit import Fit
 from sparsing.analysis.fitting.points import BILLION
 from sparsing.study.errors import DefinitionError
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 AHEAD = 1.6
 """The law is drawn up to this many times the last point."""
 
 
 def plot_curves(path: str, fits: list[tuple[FileCurve, Fit]]) -> None:
     """Draw each curve, its law and band (left), and the law straightened out (right)."""
+    try:
+        curves_figure(fits).savefig(path, dpi=150)
+    except (OSError, ValueError) as error:
+        raise DefinitionError(f"the plot cannot be written to {path}: {error}") from error
+
+
+def curves_figure(fits: list[tuple[CurveFile, Fit]]) -> Figure:
+    """Each curve, its law and band (left), and the law straightened out (right)."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 4 * len(fits)), layout="constrained")
     for (curve, fit), axes in zip(fits, figure.subplots(len(fits), 2, squeeze=False), strict=True):
         _draw_curve(axes[0], curve, fit)
         _draw_linearized(axes[1], fit)
-    try:
-        figure.savefig(path, dpi=150)
-    except (OSError, ValueError) as error:
-        raise DefinitionError(f"the plot cannot be written to {path}: {error}") from error
+    return figure
 
 
 def _draw_curve(axes, curve: FileCurve, fit: Fit) -> None:  # type: ignore[no-untyped-def]

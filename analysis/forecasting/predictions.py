@@ -70,3 +70,24 @@ def _to(evidence: Evidence, ratio: float | None) -> dict[str, Any]:
     factor = None if tokens is None else evidence.extrapolation(tokens)
     bounds = {"interval": [answer.pop("low"), answer.pop("high")]}
     return answer | bounds | {"extrapolation_factor": factor}
+
+
+def sentence(answer: dict[str, Any]) -> str:
+    """A prediction for people, from a row of `predictions_document`."""
+    said, verdict = answer["run"], answer["verdict"]
+    low, high = (f"{b:.4g}" if b is not None else "open" for b in answer["interval"])
+    law = f"; the {answer['law']} law: {answer['law_verdict']}: {answer['law_verdict_reason']}"
+    if "ratio" not in answer:
+        said += f": activation ratio at {answer['tokens']:.4g} tokens"
+        if verdict == "cannot say":
+            return f"{said}: cannot say: {answer['reason']}{law}"
+        far = f"{answer['extrapolation_factor']:.3g} times the tokens measured"
+        value = f"{answer['activation_ratio']:.4g}"
+        return f"{said}: {value}, 95 % interval {low} to {high}, at {far}{law}"
+    said += f": activation ratio {answer['ratio']:g}"
+    if verdict == "reached":
+        far = f"{answer['extrapolation_factor']:.3g} times the tokens measured"
+        at = f"{answer['tokens']:.4g} tokens"
+        return f"{said} at {at}, 95 % interval {low} to {high}, at {far}{law}"
+    since = f"; not before {low} tokens" if verdict == "cannot say" and low != "open" else ""
+    return f"{said}: {verdict}: {answer['reason']}{since}{law}"

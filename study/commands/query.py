@@ -44,7 +44,7 @@ def query(
     if sum(option is not None for option in (form, parquet, arrow)) > 1:
         raise click.UsageError("--csv, --json, --parquet and --arrow exclude each other")
     from sparsing.study.display.rows import print_rows
-    from sparsing.study.store.sql import ask
+    from sparsing.study.query.sql import ask
     from sparsing.study.store.study_store import StudyStore
 
     asked = ask(StudyStore.open(root, study), sql, verify=verify)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from sparsing.study.definition.data import Data
 from sparsing.study.definition.model import Study
@@ -31,10 +34,26 @@ def load_study(selector: str) -> Study:
         file = Path(selector).expanduser()
         return parse_study(file.read_bytes(), where=selector, folder=file.absolute().parent)
     except FileNotFoundError as error:
-        raise NotFoundError(f"no file {selector}; presets: {', '.join(preset_names())}") from error
+        raise NotFoundError(
+            f"no file {selector}; presets: {', '.join(preset_names())}",
+            code="unknown_file",
+            file=selector,
+        ) from error
     except (OSError, ValueError, RuntimeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise DefinitionError(f"{selector}: cannot be read: {reason}") from error
+
+
+def read_study(content: Mapping[str, Any]) -> Study:
+    """The study of a mapping with the keys of a definition file.
+
+    Raises DefinitionError with all problems, as `parse_study`.
+    """
+    try:
+        text = json.dumps(content, indent=1)
+    except (TypeError, ValueError) as error:
+        raise DefinitionError(f"a definition holds plain values only: {error}") from error
+    return parse_study(text.encode(), where="definition", folder=Path.cwd())
 
 
 def parse_study(text: bytes, *, where: str, folder: Path) -> Study:
@@ -59,7 +78,10 @@ def _preset(name: str) -> bytes:
     if name not in preset_names():
         raise NotFoundError(
             f"no preset '{name}'; presets: {', '.join(preset_names())}; "
-            "a file's name ends in .yaml or has a slash"
+            "a file's name ends in .yaml or has a slash",
+            code="unknown_preset",
+            preset=name,
+            known=preset_names(),
         )
     return (resources.files("sparsing.study") / "presets" / f"{name}.yaml").read_bytes()
 

@@ -154,7 +154,12 @@ def find_run(runs: Sequence[Run], run: str, study_id: str) -> Run:
         if each.id == run:
             return each
     listed = ", ".join(each.id for each in runs)
-    raise NotFoundError(f"study {study_id} has no run '{run}'; runs: {listed}")
+    raise NotFoundError(
+        f"study {study_id} has no run '{run}'; runs: {listed}",
+        code="unknown_run",
+        run=run,
+        known=[each.id for each in runs],
+    )
 
 
 def plan_runs(study: Study) -> list[Run]:

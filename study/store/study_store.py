@@ -95,7 +95,11 @@ class StudyStore:
         """
         path = _place_of_study(root, selector)
         if not (path / DEFINITION).is_file():
-            raise NotFoundError(f"no study at {path}: there is no {path / DEFINITION}")
+            raise NotFoundError(
+                f"no study at {path}: there is no {path / DEFINITION}",
+                code="unknown_study",
+                study=str(selector),
+            )
         if isinstance(path, Path):
             path = path.resolve()
         return cls(path, _read_definition(path))
@@ -264,7 +268,12 @@ def _state_of(folder: Place) -> State:
 
 def _table(name: str) -> Table:
     if name not in TABLES:
-        raise DefinitionError(f"no table {name!r}; the tables are {', '.join(TABLES)}")
+        raise DefinitionError(
+            f"no table {name!r}; the tables are {', '.join(TABLES)}",
+            code="unknown_table",
+            table=name,
+            known=list(TABLES),
+        )
     return TABLES[name]
 
 
@@ -275,10 +284,20 @@ def _select(root: Place, selector: str) -> str:
     named = [each for each in there if each.rpartition("-")[0] == selector]
     found = named or [each for each in there if selector and each.startswith(selector)]
     if len(found) > 1:
-        raise DefinitionError(f"{selector!r} fits several studies: {', '.join(found)}")
+        raise DefinitionError(
+            f"{selector!r} fits several studies: {', '.join(found)}",
+            code="ambiguous_study",
+            study=selector,
+            fitting=found,
+        )
     if not found:
         listed = f"there are: {', '.join(there)}" if there else "there is none"
-        raise NotFoundError(f"no study {selector!r} in {root}; {listed}")
+        raise NotFoundError(
+            f"no study {selector!r} in {root}; {listed}",
+            code="unknown_study",
+            study=selector,
+            known=there,
+        )
     return found[0]
 
 
@@ -289,11 +308,12 @@ def _read_definition(path: Place) -> Study:
         if too_many := too_many_runs(study):
             raise YamlProblem(too_many)
     except (YamlProblem, ValidationError) as error:
-        raise SparsingError(f"{file} is damaged: {error}") from error
+        raise SparsingError(f"{file} is damaged: {error}", code="damaged_definition") from error
     if study.study_id != path.name:
         raise SparsingError(
             f"{file} holds study {study.study_id}, not {path.name}: it was changed by hand; "
-            "to change a study, run the changed definition, which is a study of its own"
+            "to change a study, run the changed definition, which is a study of its own",
+            code="changed_definition",
         )
     return study
 

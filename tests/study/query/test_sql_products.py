@@ -14,8 +14,8 @@ from stores import step_row, tiny_store
 
 from sparsing.study.commands.main import cli
 from sparsing.study.errors import DamagedError, DefinitionError
-from sparsing.study.store.sql import ask
-from sparsing.study.store.sql_products import as_floats
+from sparsing.study.query.sql import ask
+from sparsing.study.query.sql_products import as_floats
 from sparsing.study.store.study_store import StudyStore
 
 TOKENS = 10**12

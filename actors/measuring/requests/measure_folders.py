@@ -84,16 +84,21 @@ def metric_of(name: str = "cett_ppl", **given: float | None) -> Metric:
         DefinitionError: there is no such metric, or the parameter is missing or another one's.
     """
     if name not in PARAMETERS:
-        raise DefinitionError(f"no metric {name!r}; there are {', '.join(METRICS)}")
+        raise DefinitionError(
+            f"no metric {name!r}; there are {', '.join(METRICS)}",
+            code="unknown_metric",
+            metric=name,
+            known=METRICS,
+        )
     own = PARAMETERS[name]
     if alien := [key for key, value in given.items() if value is not None and key != own]:
         takes = f"takes {own}" if own else "has no parameter"
-        raise DefinitionError(f"metric {name} {takes}, not {alien[0]}")
+        raise DefinitionError(f"metric {name} {takes}, not {alien[0]}", code="other_parameter")
     value = given.get(own) if own else None
     if name == "cett_ppl" and value is None:
         value = DEFAULT_P_PERCENT
     if own and value is None:
-        raise DefinitionError(f"metric {name} needs {own}")
+        raise DefinitionError(f"metric {name} needs {own}", code="parameter_missing")
     return Metric(name=name, parameter=value)
 
 

@@ -16,7 +16,8 @@ import polars as pl
 from polars.exceptions import PanicException, PolarsError
 
 from sparsing.study.errors import DefinitionError
-from sparsing.study.store.sql_products import as_floats
+from sparsing.study.query.configurations import NAME, lazy_configurations
+from sparsing.study.query.sql_products import as_floats
 from sparsing.study.store.study_store import StudyStore
 from sparsing.study.store.tables import TABLES
 
@@ -68,9 +69,11 @@ def ask(store: StudyStore, sql: str, *, verify: bool = False) -> Query:
     if changing := CHANGING.match(sql):
         raise DefinitionError(
             f"{changing[1].upper()} changes tables, and those of a store are only read; ask with "
-            "SELECT, WITH, FROM, VALUES, SHOW TABLES or EXPLAIN"
+            "SELECT, WITH, FROM, VALUES, SHOW TABLES or EXPLAIN",
+            code="changing_sql",
         )
-    context = pl.SQLContext({name: store.scan(name, verify=verify) for name in TABLES})
+    tables = {name: store.scan(name, verify=verify) for name in TABLES}
+    context = pl.SQLContext(tables | {NAME: lazy_configurations(store)})
     asked = _said(lambda: context.execute(sql))
     if (floats := as_floats(sql)) == sql:
         return Query(asked, {})
@@ -97,7 +100,7 @@ def _said(compute: Callable[[], Result]) -> Result:
     try:
         return compute()
     except (PolarsError, PanicException) as error:
-        raise DefinitionError(_explain(error)) from error
+        raise DefinitionError(_explain(error), code="wrong_sql") from error
 
 
 def _explain(error: BaseException) -> str:

@@ -1,0 +1,1 @@
+"""`import sparsing`: the library over the rooms, for notebooks and scripts."""

@@ -1,0 +1,1 @@
+"""Questions to a study's tables: SQL, and tables that are computed when they are asked for."""
