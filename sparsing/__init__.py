@@ -28,7 +28,7 @@ from sparsing.study.errors import (
 
 if TYPE_CHECKING:
     from sparsing.api.actions import measure, pareto, plan, run, submit
-    from sparsing.api.curves import FittedCurve, fit
+    from sparsing.api.curves import FittedCurve, fit, read_curves
     from sparsing.api.studies import OpenStudy, open, studies
     from sparsing.kernels.ffn import GatedFFN
     from sparsing.study.definition.model import Study
@@ -43,6 +43,7 @@ _HOMES = {
     "OpenStudy": "sparsing.api.studies",
     "fit": "sparsing.api.curves",
     "FittedCurve": "sparsing.api.curves",
+    "read_curves": "sparsing.api.curves",
     "measure": "sparsing.api.actions",
     "pareto": "sparsing.api.actions",
     "GatedFFN": "sparsing.kernels.ffn",
@@ -65,6 +66,7 @@ __all__ = [
     "open",
     "pareto",
     "plan",
+    "read_curves",
     "run",
     "studies",
     "submit",

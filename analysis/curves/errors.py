@@ -17,9 +17,10 @@ class CurveFileError(DefinitionError):
     """
 
     def __init__(self, path: str, code: str, words: str, columns: Iterable[str] = ()):
-        self.path, self.code, self.columns = path, code, tuple(columns)
+        self.path, self.columns = path, tuple(columns)
         listed = f". It has {_listed(self.columns)}" if self.columns else ""
-        super().__init__(f"{path}: {words}{listed}")
+        message = f"{path}: {words}{listed}"
+        super().__init__(message, code=code, path=path, columns=self.columns)
 
 
 def _listed(columns: tuple[str, ...]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +13,7 @@ from sparsing.analysis.curves.files import FileCurve
 from sparsing.analysis.evidence.evidence import weigh
 from sparsing.analysis.fitting.fit import Fit
 from sparsing.analysis.fitting.points import BILLION
+from sparsing.analysis.laws.sparsity import Floats
 from sparsing.study.errors import DefinitionError
 
 if TYPE_CHECKING:
@@ -20,15 +23,31 @@ AHEAD = 1.6
 """The law is drawn up to this many times the last point."""
 
 
-def plot_curves(path: str, fits: list[tuple[FileCurve, Fit]]) -> None:
+@dataclass(frozen=True)
+class PlottedCurve:
+    """A curve with its title: plain tokens and ratios, (n,) each."""
+
+    title: str
+    tokens: Floats
+    activation_ratio: Floats
+
+    @classmethod
+    def of(cls, curve: FileCurve) -> PlottedCurve:
+        """A curve of a file, called by the file's name and its series."""
+        title = ", ".join([Path(curve.source.file).stem, *curve.source.series.values()])
+        return cls(title, curve.tokens, curve.activation_ratio)
+
+
+def plot_curves(path: str, fits: Sequence[tuple[FileCurve, Fit]]) -> None:
     """Draw each curve, its law and band (left), and the law straightened out (right)."""
     try:
-        curves_figure(fits).savefig(path, dpi=150)
+        plotted = [(PlottedCurve.of(curve), fit) for curve, fit in fits]
+        curves_figure(plotted).savefig(path, dpi=150)
     except (OSError, ValueError) as error:
         raise DefinitionError(f"the plot cannot be written to {path}: {error}") from error
 
 
-def curves_figure(fits: list[tuple[CurveFile, Fit]]) -> Figure:
+def curves_figure(fits: Sequence[tuple[PlottedCurve, Fit]]) -> Figure:
     """Each curve, its law and band (left), and the law straightened out (right)."""
     from matplotlib.figure import Figure
 
@@ -39,7 +58,7 @@ def curves_figure(fits: list[tuple[CurveFile, Fit]]) -> Figure:
     return figure
 
 
-def _draw_curve(axes, curve: FileCurve, fit: Fit) -> None:  # type: ignore[no-untyped-def]
+def _draw_curve(axes, curve: PlottedCurve, fit: Fit) -> None:  # type: ignore[no-untyped-def]
     last = float(np.nanmax(curve.tokens))
     tokens = np.linspace(fit.points.tokens[0] * BILLION, last * AHEAD, 300)
     evidence = weigh(fit)
@@ -54,12 +73,8 @@ def _draw_curve(axes, curve: FileCurve, fit: Fit) -> None:  # type: ignore[no-un
     limit = evidence.limit()
     if limit.value is not None and limit.identified:
         axes.axhline(limit.value, color="0.3", ls=":", label=f"limit {limit.value:.4g}")
-    axes.set(xlabel="training tokens / billions", ylabel="activation ratio", title=_title(curve))
+    axes.set(xlabel="training tokens / billions", ylabel="activation ratio", title=curve.title)
     axes.legend(fontsize=8)
-
-
-def _title(curve: FileCurve) -> str:
-    return ", ".join([Path(curve.source.file).stem, *curve.source.series.values()])
 
 
 def _draw_linearized(axes, fit: Fit) -> None:  # type: ignore[no-untyped-def]

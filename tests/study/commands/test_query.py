@@ -74,7 +74,9 @@ def test_parquet_and_arrow_files_hold_the_same(root, tmp_path):
 
 
 def test_every_table_can_be_asked_before_it_has_rows(root):
-    assert len(ask(root, "SHOW TABLES").stdout.split()) == 1 + len(TABLES)
+    assert len(ask(root, "SHOW TABLES").stdout.split()) == 2 + len(
+        TABLES
+    )  # a heading, and `configurations`
     assert json.loads(ask(root, "SELECT * FROM fits", "--json").stdout) == []
     shown = ask(root, "SELECT COUNT(*) AS n FROM runs").stdout.split()
     assert shown == ["n", "0"]
