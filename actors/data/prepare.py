@@ -20,11 +20,14 @@ from sparsing.actors.data import tokenizers
 from sparsing.actors.data.folders import appearing
 from sparsing.actors.data.pipeline.build import Build, Made
 from sparsing.actors.data.pipeline.executors import executor_for
-from sparsing.actors.data.pipeline.plan import Domain
+from sparsing.actors.data.pipeline.plan import Domain, existing_tokenizer
 from sparsing.actors.data.pipeline.progress import Meter, Rows
 from sparsing.actors.data.prepared import FORMAT, HALVES, PreparedData, open_prepared
+from sparsing.actors.data.sources.files import files_of
 from sparsing.actors.data.sources.identity import Identity, digest_of, identities
+from sparsing.actors.data.sources.pieces import whole_pieces
 from sparsing.actors.data.sources.reading import documents
+from sparsing.actors.data.sources.token_files import MOST_IDS, TokenIds, token_documents
 from sparsing.actors.data.tokenizer_files import file_of
 from sparsing.actors.data.validating.halves import tokens_per_half
 from sparsing.actors.data.validating.passages import limited
@@ -156,6 +159,25 @@ def content_hash(data: Data, found: Identities | None = None) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def _precheck_tokens(source: Source, needed: int, ids: TokenIds | None) -> None:
+    if ids is None:
+        raise DefinitionError(
+            "tokens need the tokenizer that made them; write tokenizer: {kind: file, path: ...}"
+        )
+    if ids.vocabulary_size > MOST_IDS:
+        raise DefinitionError(f"a tokenizer of over {MOST_IDS:,} entries is not supported")
+    files, tokens = files_of(source), 0
+    for piece in whole_pieces(source, files):
+        for document in token_documents(source, files, piece, ids):
+            tokens += len(document) + 1
+            if tokens >= needed:
+                return
+    raise DefinitionError(
+        f"{tokens} tokens cannot give {needed} validation tokens; lower data.validation.tokens, "
+        "or give more"
+    )
+
+
 def _tokenizer_digest(data: Data) -> str:
     try:
         return hashlib.sha256(file_of(data.tokenizer).read_bytes()).hexdigest()
@@ -172,16 +194,23 @@ def precheck(data: Data) -> None:
     unreadable, or too small for the validation set.
     """
     problems, needed = [], 2 * tokens_per_half(data)
+    there = existing_tokenizer(data)
+    ids = TokenIds(there.vocabulary_size, there.end_of_document) if there else None
     for domain, source in sorted(data.domains.items()):
         try:
-            _precheck_source(source, data.max_bytes, needed)
+            _precheck_source(source, data.max_bytes, needed, ids)
         except DefinitionError as error:
             problems.append(f"data.domains.{domain}: {error}")
     if problems:
         raise DefinitionError("\n".join(problems))
 
 
-def _precheck_source(source: Source, max_bytes: int | None, needed: int) -> None:
+def _precheck_source(
+    source: Source, max_bytes: int | None, needed: int, ids: TokenIds | None
+) -> None:
+    if source.kind == "tokens":
+        _precheck_tokens(source, needed, ids)
+        return
     size = 0
     for text in limited(documents(source), max_bytes):
         size += len(text.encode())

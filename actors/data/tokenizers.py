@@ -18,8 +18,8 @@ from sparsing.study.errors import SparsingError
 END_OF_DOCUMENT = "<|endofdocument|>"
 
 
-class Tokenizer(Protocol):
-    """What the rest of the project needs of a tokenizer."""
+class Encoder(Protocol):
+    """What makes ids of documents."""
 
     vocabulary_size: int
     """Token ids are 0 ... vocabulary_size - 1."""
@@ -28,6 +28,10 @@ class Tokenizer(Protocol):
 
     def encode(self, texts: list[str]) -> list[np.ndarray]:
         """Ids of each text, of dtype `dtype_of(vocabulary_size)`, nothing added."""
+
+
+class Tokenizer(Encoder, Protocol):
+    """What the rest of the project needs of a tokenizer."""
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         """Text of the ids; incomplete UTF-8 becomes U+FFFD."""

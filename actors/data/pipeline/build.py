@@ -23,8 +23,14 @@ import numpy as np
 
 from sparsing.actors.data import tokenizers
 from sparsing.actors.data.pipeline.executors import Executor
-from sparsing.actors.data.pipeline.parts import PartTokens, put, read_index
-from sparsing.actors.data.pipeline.plan import GENEROSITIES, Domain, draw, tokenizer_of
+from sparsing.actors.data.pipeline.parts import PartTokens, put
+from sparsing.actors.data.pipeline.plan import (
+    GENEROSITIES,
+    Domain,
+    draw,
+    existing_tokenizer,
+    tokenizer_of,
+)
 from sparsing.actors.data.pipeline.progress import Meter
 from sparsing.actors.data.pipeline.work import (
     DOCUMENT_BITS,
@@ -34,8 +40,10 @@ from sparsing.actors.data.pipeline.work import (
     work_on_part,
 )
 from sparsing.actors.data.prepared import HALVES
+from sparsing.actors.data.sources.megatron import read_index
 from sparsing.actors.data.sources.reading import Tally
-from sparsing.actors.data.tokenizers import Tokenizer
+from sparsing.actors.data.sources.token_files import IdsTokenizer, TokenIds, as_text
+from sparsing.actors.data.tokenizers import Encoder, Tokenizer
 from sparsing.actors.data.validating.duplicates import DuplicateSearch
 from sparsing.actors.data.validating.halves import halves, shortage, tokens_per_half
 from sparsing.study.errors import DefinitionError
@@ -87,7 +95,10 @@ class Build:
 
     def draw(self) -> None:
         """Draw validation passages, and find the tokenizer."""
+        there = existing_tokenizer(self._data)
         for domain in self.domains:
+            if domain.source.kind == "tokens" and there is not None:
+                domain.ids = TokenIds(there.vocabulary_size, there.end_of_document)
             self._meter.say(f"{domain.name}: drawing validation passages")
             draw(domain, self._executor, self._root / DRAWS)
         if self._data.tokenizer.kind == "bpe":
@@ -158,6 +169,8 @@ class Build:
             index=work / "search.pickle",
             drawn={place: frozenset(ranks) for place, ranks in drawn.items()},
             passage_characters=domain.passage_characters,
+            longest_passage=max(each.passage_characters for each in self.domains),
+            as_tokens=self._mixed and domain.ids is None,
         )
 
     def _search(self) -> DuplicateSearch:
@@ -165,11 +178,43 @@ class Build:
         drawn = [
             (p.text, (d.number << 56) + p.document) for d in self.domains for p in d.drawn.passages
         ]
+        if self._mixed:
+            drawn += self._twins()
         texts = [text for text, _ in drawn]
         threshold = self._data.validation.near_duplicate_jaccard
         search = DuplicateSearch(texts, [document for _, document in drawn], threshold)
         search.show_each_other(texts)
         return search
+
+    @property
+    def _mixed(self) -> bool:
+        """Whether some domains hold text, and others tokens."""
+        return len({domain.ids is None for domain in self.domains}) == 2
+
+    def _twins(self) -> list[tuple[str, int]]:
+        """The passages drawn from text as their tokens, to be compared with tokens."""
+        return [
+            (as_text(self.tokenizer.encode([p.text])[0]), (d.number << 56) + p.document)
+            for d in self.domains
+            if d.ids is None
+            for p in d.drawn.passages
+        ]
+
+    def _with_twins(self, found: np.ndarray) -> np.ndarray:
+        """The resemblance of each passage drawn: its own, or that of its tokens."""
+        if not self._mixed:
+            return found
+        counts = [len(domain.drawn.passages) for domain in self.domains]
+        kinds = np.repeat([domain.ids is None for domain in self.domains], counts)
+        own = found[: sum(counts)].copy()
+        own[kinds] = np.maximum(own[kinds], found[sum(counts) :])
+        return own
+
+    def encoder(self, domain: Domain) -> Encoder:
+        """What makes ids of a domain's documents."""
+        if domain.ids is None:
+            return self.tokenizer
+        return IdsTokenizer(domain.ids, tokenizers.dtype_of(domain.ids.vocabulary_size))
 
     def view_key(self) -> str:
         """A digest of all that decides what is found in each part."""
@@ -186,10 +231,11 @@ class Build:
     ) -> dict[str, str]:
         """Fill validation's halves, and write each domain's view."""
         problems, start = {}, 0
+        found = self._with_twins(found)
         half_tokens = tokens_per_half(self._data)
         for domain in self.domains:
             end = start + len(domain.drawn.passages)
-            domain.found = halves(domain.drawn, found[start:end], self.tokenizer, half_tokens)
+            domain.found = halves(domain.drawn, found[start:end], self.encoder(domain), half_tokens)
             start = end
             self._write_view(domain, views, folder / domain.name)
             if problem := _problem(domain):
@@ -213,7 +259,7 @@ class Build:
                         else:
                             segments.patch(patches, piece)
             rest = [p.text for p in domain.drawn.passages if p.rank not in domain.found.used]
-            segments.patch(patches, encode_closed(self.tokenizer, rest))
+            segments.patch(patches, encode_closed(self.encoder(domain), rest))
         made.segments = segments.array()
         domain.train_tokens = int(made.segments[:, 2].sum())
         np.save(folder / SEGMENTS, made.segments)

@@ -12,26 +12,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import struct
 import uuid
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
+from sparsing.actors.data.sources.megatron import index_bytes
 from sparsing.actors.data.sources.reading import Tally
-from sparsing.actors.data.tokenizers import Tokenizer, dtype_of
-from sparsing.study.errors import DamagedError
-
-MAGIC = b"MMIDIDX\x00\x00"
-DTYPES: dict[int, np.dtype] = {
-    code: np.dtype(name)
-    for code, name in {1: "u1", 2: "i1", 3: "<i2", 4: "<i4", 5: "<i8", 8: "<u2"}.items()
-}
-CODES = {"<u2": 8, "<u4": 4}
-"""Megatron has no uint32; every id fits an int32."""
+from sparsing.actors.data.tokenizers import Encoder, dtype_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +42,7 @@ class PartTokens:
 class PartWriter:
     """Writes a part aside, and names it when it is whole."""
 
-    def __init__(self, path: Path, tokenizer: Tokenizer) -> None:
+    def __init__(self, path: Path, tokenizer: Encoder) -> None:
         """Begin a part; `path` is without suffix."""
         self._path, self._tokenizer = path, tokenizer
         self._dtype = dtype_of(tokenizer.vocabulary_size)
@@ -150,42 +140,3 @@ def committed(path: Path) -> PartTokens | None:
     if any(sizes[suffix] != about["bytes"] for suffix, about in part.files.items()):
         return None
     return part
-
-
-def index_bytes(lengths: np.ndarray, dtype: np.dtype) -> bytes:
-    """Megatron's index of documents of so many tokens: each is one sequence."""
-    pointers = (np.cumsum(lengths) - lengths) * dtype.itemsize
-    head = MAGIC + struct.pack("<QBQQ", 1, CODES[dtype.str], len(lengths), len(lengths) + 1)
-    documents = np.arange(len(lengths) + 1, dtype="<i8")
-    return head + b"".join(
-        part.tobytes() for part in (lengths.astype("<i4"), pointers.astype("<i8"), documents)
-    )
-
-
-def read_index(
-    path: Path, read: Callable[[Path], bytes] = Path.read_bytes
-) -> tuple[np.dtype, np.ndarray, np.ndarray]:
-    """Megatron's index: dtype, and first token and tokens of each document, int64.
-
-    Raises DamagedError where it is none, or is cut.
-    """
-    data = read(path)
-    head = len(MAGIC) + 25
-    if len(data) < head or not data.startswith(MAGIC):
-        raise DamagedError(f"{path}: no index of Megatron-LM (at byte 0)")
-    version, code, sequences, documents = struct.unpack_from("<QBQQ", data, len(MAGIC))
-    if version != 1 or code not in DTYPES:
-        raise DamagedError(f"{path}: version {version}, dtype {code} at byte 9: not known")
-    needed = head + 12 * sequences + 8 * documents
-    if len(data) < needed or not documents:
-        raise DamagedError(f"{path}: {len(data)} bytes, but {needed} are needed: it is cut")
-    sizes = np.frombuffer(data, "<i4", sequences, head).astype(np.int64)
-    pointers = np.frombuffer(data, "<i8", sequences, head + 4 * sequences)
-    ends = np.frombuffer(data, "<i8", documents, head + 12 * sequences)
-    dtype = DTYPES[code]
-    if len(sizes) and (np.diff(pointers) != sizes[:-1] * dtype.itemsize).any():
-        raise DamagedError(f"{path}: sequences do not lie one after the other in the data")
-    if ends[0] != 0 or ends[-1] != sequences or (np.diff(ends) < 0).any():
-        raise DamagedError(f"{path}: its documents do not cover its sequences")
-    starts = np.concatenate([[0], np.cumsum(sizes)])
-    return dtype, starts[ends[:-1]], starts[ends[1:]] - starts[ends[:-1]]

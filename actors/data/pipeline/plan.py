@@ -26,6 +26,7 @@ from sparsing.actors.data.sources.files import Files, files_of
 from sparsing.actors.data.sources.identity import Identity, digest_of, text_key
 from sparsing.actors.data.sources.pieces import Part, parts_of
 from sparsing.actors.data.sources.reading import Tally, empty
+from sparsing.actors.data.sources.token_files import TokenIds
 from sparsing.actors.data.tokenizer_files import from_file
 from sparsing.actors.data.tokenizers import ByteTokenizer, Tokenizer, load, save, train_bpe
 from sparsing.actors.data.validating.halves import Halves, tokens_per_half
@@ -55,12 +56,14 @@ class Domain:
     """Place in GENEROSITIES."""
     drawn: Draw = field(init=False)
     found: Halves = field(init=False)
+    ids: TokenIds | None = None
+    """Of the study's tokenizer, where the source holds tokens."""
     train_tokens: int = 0
 
     @cached_property
     def key(self) -> str:
         """A digest of all that decides the source's documents."""
-        content = {"layout": LAYOUT, "text": text_key(self.source)}
+        content = {"layout": LAYOUT, "text": text_key(self.source), "ids": self.ids}
         return _digest(content | {"files": digest_of(self.identities)})
 
     @cached_property
@@ -74,11 +77,15 @@ class Domain:
     @property
     def bytes_per_token(self) -> int:
         """At most, of usual text."""
+        if self.source.kind == "tokens":
+            return 4  # of the character that stands for it
         return 1 if self.data.tokenizer.kind == "bytes" else 6
 
     @property
     def passage_characters(self) -> int:
         """A passage is about a sequence long, so that validation sees the contexts of training."""
+        if self.source.kind == "tokens":
+            return min(2**14, max(2**8, self.data.sequence_tokens))
         characters_per_token = 1 if self.data.tokenizer.kind == "bytes" else 4
         return min(2**14, max(2**10, self.data.sequence_tokens * characters_per_token))
 
@@ -100,6 +107,7 @@ class Domain:
             part=pieces,
             number=number,
             limit=limit,
+            ids=self.ids,
         )
 
     def inputs(self) -> Iterator[PartInput]:
@@ -215,6 +223,13 @@ def _remembered(path: Path) -> tuple[list[tuple[int, int | None]], Draw] | None:
         return None
 
 
+def existing_tokenizer(data: Data) -> Tokenizer | None:
+    """The study's tokenizer, where it needs no training."""
+    if data.tokenizer.kind == "bytes":
+        return ByteTokenizer()
+    return from_file(data.tokenizer) if data.tokenizer.kind == "file" else None
+
+
 def tokenizer_of(domains: list[Domain], executor: Executor, cache: Path) -> Tokenizer:
     """The study's tokenizer: as it is, or trained on a sample that all domains share alike.
 
@@ -223,10 +238,8 @@ def tokenizer_of(domains: list[Domain], executor: Executor, cache: Path) -> Toke
     """
     data = domains[0].data
     wanted = data.tokenizer
-    if wanted.kind == "bytes":
-        return ByteTokenizer()
-    if wanted.kind == "file":
-        return from_file(wanted)
+    if (there := existing_tokenizer(data)) is not None:
+        return there
     content = {
         "texts": {domain.name: [domain.key, data.max_bytes] for domain in domains},
         "tokenizer": wanted.model_dump(mode="json"),

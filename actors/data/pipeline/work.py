@@ -19,8 +19,9 @@ import numpy as np
 from sparsing.actors.data import tokenizers
 from sparsing.actors.data.pipeline.parts import PartTokens, PartWriter, committed, put
 from sparsing.actors.data.sources.files import Files
-from sparsing.actors.data.sources.pieces import Part
+from sparsing.actors.data.sources.pieces import LARGEST_PART_BYTES, ROWS_OF_BYTES, Part, Piece
 from sparsing.actors.data.sources.reading import Tally, piece_documents
+from sparsing.actors.data.sources.token_files import IdsTokenizer, TokenIds, as_ids, as_text
 from sparsing.actors.data.validating.duplicates import DuplicateSearch
 from sparsing.actors.data.validating.passages import limited, passages, split, stretches
 from sparsing.actors.data.validating.passages import rank as rank_of
@@ -49,17 +50,23 @@ class PartInput:
     """Place among the source's parts."""
     limit: int | None = None
     """Bytes of text that are read at most."""
+    ids: TokenIds | None = None
+    """Of the study's tokenizer, where the source holds tokens."""
 
     @property
     def size(self) -> int:
         """Bytes of its files and ranges, about what a worker reads."""
-        return sum(
-            (self.files.files[p.file].size if p.end is None else p.end) - p.start
-            if self.source.kind not in ("parquet", "huggingface", "arrow")
-            else self.files.files[p.file].size
-            for p in self.part
-            if self.files.files
-        )
+        if not self.files.files:
+            return ROWS_OF_BYTES * ((self.part[0].end or 0) - self.part[0].start)
+        return sum(self._size_of(piece) for piece in self.part)
+
+    def _size_of(self, piece: Piece) -> int:
+        size = self.files.files[piece.file].size
+        if piece.is_whole:
+            return size
+        if self.source.kind in ("parquet", "arrow", "tokens"):  # ranges of rows and documents
+            return min(size, LARGEST_PART_BYTES)
+        return (size if piece.end is None else piece.end) - piece.start
 
     @property
     def name(self) -> str:
@@ -69,7 +76,9 @@ class PartInput:
 
     def documents(self, tally: Tally) -> Iterator[str]:
         """Its documents, in order."""
-        texts = (piece_documents(self.source, self.files, piece, tally) for piece in self.part)
+        texts = (
+            piece_documents(self.source, self.files, piece, tally, self.ids) for piece in self.part
+        )
         tally.reached = yield from limited(itertools.chain.from_iterable(texts), self.limit)
 
 
@@ -148,6 +157,10 @@ class PartJob:
     drawn: dict[int, frozenset[int]]
     """Ranks of the passages drawn from the part, by place of their document in it."""
     passage_characters: int
+    longest_passage: int
+    """Characters of a passage of any domain."""
+    as_tokens: bool = False
+    """Is text also compared as its tokens, because other domains have only these?"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,7 +181,10 @@ def work_on_part(job: PartJob) -> PartDone:
     there = committed(job.tokens)
     tokenized = there is None
     if there is None or not job.view.exists():
-        tokenizer = _tokenizer(job.tokenizer)
+        tokenizer: tokenizers.Encoder = _tokenizer(job.tokenizer)
+        if job.input.ids is not None:
+            dtype = tokenizers.dtype_of(tokenizer.vocabulary_size)
+            tokenizer = IdsTokenizer(job.input.ids, dtype)
         if there is None:
             with PartWriter(job.tokens, tokenizer) as writer:
                 tally = _stream(job, tokenizer, writer)
@@ -194,13 +210,13 @@ def _index(path: Path) -> DuplicateSearch:
     return pickle.loads(path.read_bytes())
 
 
-def _stream(job: PartJob, tokenizer: tokenizers.Tokenizer, writer: PartWriter | None) -> Tally:
+def _stream(job: PartJob, tokenizer: tokenizers.Encoder, writer: PartWriter | None) -> Tally:
     """Read a part once: write its tokens if there is a writer, search it, write its view."""
     search = _index(job.index).anew()
     view = _View(tokenizer)
     shown: list[tuple[str, int]] = []
     pieces: list[tuple[str, bool]] = []
-    size, overlap, tally = 0, 2 * job.passage_characters, Tally()
+    size, overlap, tally = 0, 2 * job.longest_passage, Tally()
     base = (job.domain << 56) + (job.input.number << DOCUMENT_BITS)
     for document, text in enumerate(job.input.documents(tally)):
         if ranks := job.drawn.get(document):
@@ -210,10 +226,13 @@ def _stream(job: PartJob, tokenizer: tokenizers.Tokenizer, writer: PartWriter | 
             texts = [(run, -1) for run in runs] + [(text, base + document)]
         else:
             texts = [(text, -1)]
+        if job.as_tokens:
+            encoded = tokenizer.encode([one for one, _ in texts])
+            texts += [(as_text(e), n) for e, (_, n) in zip(encoded, texts, strict=True)]
         for one, number in texts:
             shown += [(part, number) for part in stretches(one, STRETCH_CHARACTERS, overlap)]
         if writer:
-            writer.saw(text.encode())
+            writer.saw(text.encode() if job.input.ids is None else as_ids(text).tobytes())
             pieces += closed(text)
         size += len(text)
         if size >= BATCH_CHARACTERS:
@@ -248,7 +267,7 @@ def runs_without(text: str, ranks: frozenset[int], size: int) -> list[str]:
 class _View:
     """What a view needs of a part: hits of the search, and documents without what was drawn."""
 
-    def __init__(self, tokenizer: tokenizers.Tokenizer) -> None:
+    def __init__(self, tokenizer: tokenizers.Encoder) -> None:
         self._tokenizer = tokenizer
         self._documents: list[int] = []
         self._tokens: list[np.ndarray] = []
@@ -274,7 +293,7 @@ class _View:
         return buffer.getvalue()
 
 
-def encode_closed(tokenizer: tokenizers.Tokenizer, texts: list[str]) -> np.ndarray:
+def encode_closed(tokenizer: tokenizers.Encoder, texts: list[str]) -> np.ndarray:
     """Tokens of texts, each closed by the end of document."""
     dtype = tokenizers.dtype_of(tokenizer.vocabulary_size)
     end = np.array([tokenizer.end_of_document], dtype=dtype)

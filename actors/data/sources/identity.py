@@ -9,10 +9,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from sparsing.actors.data.sources.columns import dataset
 from sparsing.actors.data.sources.files import Files, SourceFile, files_of
+from sparsing.actors.data.sources.token_files import companions, local
 from sparsing.actors.data.sources.wording import unreadable
 from sparsing.study.definition.data import Source
 
@@ -46,7 +48,11 @@ def identities(source: Source, files: Files | None = None) -> list[Identity]:
 
     def digest(file: SourceFile) -> str:
         try:
-            return _digest(files, file)
+            own = _digest(files, file)
+            if source.kind != "tokens":
+                return own
+            beside = [_whole_digest(path) for path in companions(local(source, files, file))]
+            return " ".join([own, *beside])
         except OSError as error:
             raise unreadable(source, files.place(file), error, "make it readable") from error
 
@@ -77,6 +83,11 @@ def _digest(files: Files, file: SourceFile) -> str:
     return result.hexdigest()
 
 
+def _whole_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
 def _blocks(size: int) -> Iterator[tuple[int, int]]:
     if size <= WHOLE_BYTES:
         yield 0, size
@@ -90,4 +101,5 @@ def text_key(source: Source) -> dict[str, Any]:
     return source.model_dump(mode="json", include={"kind", "field", "config", "split"}) | {
         "filter": source.filter.model_dump(mode="json") if source.filter else None,
         "max_broken_share": source.max_broken_share,
+        **({"format": source.format, "dtype": source.dtype} if source.kind == "tokens" else {}),
     }

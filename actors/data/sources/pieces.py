@@ -94,6 +94,10 @@ def _cut(source: Source, files: Files, number: int, size: int) -> Iterator[Piece
         yield from _ranges(number, file.size, WHOLE_TEXT_BYTES)
     elif source.kind == "parquet":
         yield from _row_groups(files, number, size)
+    elif source.kind == "tokens":
+        from sparsing.actors.data.sources.token_files import token_ranges
+
+        yield from token_ranges(source, files, number, size)
 
 
 def _ranges(number: int, total: int, size: int) -> Iterator[Piece]:

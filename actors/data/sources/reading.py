@@ -19,6 +19,7 @@ from sparsing.actors.data.sources import columns
 from sparsing.actors.data.sources.files import Files, SourceFile, files_of
 from sparsing.actors.data.sources.lines import LineTooLongError, lines
 from sparsing.actors.data.sources.pieces import TEXT_PIECE_BYTES, Piece, whole_pieces
+from sparsing.actors.data.sources.token_files import TokenIds, as_text, token_documents
 from sparsing.actors.data.sources.wording import describe, no_field, unreadable
 from sparsing.study.definition.data import Source
 from sparsing.study.errors import DefinitionError, SparsingError
@@ -87,13 +88,23 @@ def empty(source: Source) -> DefinitionError:
     return DefinitionError(f"{describe(source)} holds no text; give a source that does")
 
 
-def piece_documents(source: Source, files: Files, piece: Piece, tally: Tally) -> Iterator[str]:
+def piece_documents(
+    source: Source, files: Files, piece: Piece, tally: Tally, ids: TokenIds | None = None
+) -> Iterator[str]:
     """The documents of a piece, none of them empty.
+
+    `ids` are needed where the source holds tokens, whose documents come as `token_files.as_text`.
 
     What cannot be read is counted in `tally` where the source allows that, else raised as
     DefinitionError.
     """
     try:
+        if ids is not None and source.kind == "tokens":
+            for tokens in token_documents(source, files, piece, ids):
+                tally.rows += 1
+                if len(tokens):
+                    yield as_text(tokens)
+            return
         for text in _READERS[source.kind](source, files, piece, tally):
             tally.rows += 1
             if text := clean(text):

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sparsing.actors.data.prepared import HALVES
-from sparsing.actors.data.tokenizers import Tokenizer
+from sparsing.actors.data.tokenizers import Encoder
 from sparsing.actors.data.validating.passages import Passage
 from sparsing.actors.data.validating.pool import Draw
 from sparsing.study.definition.data import Data
@@ -48,7 +48,7 @@ def tokens_per_half(data: Data) -> int:
     return sequences * data.sequence_tokens + 1
 
 
-def halves(drawn: Draw, resemblance: np.ndarray, tokenizer: Tokenizer, half_tokens: int) -> Halves:
+def halves(drawn: Draw, resemblance: np.ndarray, tokenizer: Encoder, half_tokens: int) -> Halves:
     """Fill both halves to `half_tokens` at most with passages that resemble nothing else.
 
     `resemblance` is that of each passage drawn to any other text, 0 if under the threshold. A half
@@ -70,7 +70,7 @@ def halves(drawn: Draw, resemblance: np.ndarray, tokenizer: Tokenizer, half_toke
 
 
 def _fill(
-    clean: list[Passage], tokenizer: Tokenizer, half_tokens: int, result: Halves
+    clean: list[Passage], tokenizer: Encoder, half_tokens: int, result: Halves
 ) -> dict[str, list[np.ndarray]]:
     """Give passages, by rank, to the halves, all of one document's section to the same half."""
     sizes: dict[str, int] = dict.fromkeys(HALVES, 0)

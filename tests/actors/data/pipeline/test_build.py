@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 
 from sparsing.actors.data.pipeline import executors, parts
-from sparsing.actors.data.pipeline.parts import committed, index_bytes, read_index
+from sparsing.actors.data.pipeline.parts import committed
 from sparsing.actors.data.prepare import prepare
 from sparsing.actors.data.sources import pieces
+from sparsing.actors.data.sources.megatron import index_bytes, read_index
 from sparsing.study.definition.model import Study
 from sparsing.study.errors import DamagedError, DefinitionError
 
