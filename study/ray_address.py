@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 
 from sparsing.study.errors import DefinitionError
 
+NAMESPACE = "sparsing"
+"""Of our actors, on any cluster."""
 OVERRIDES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 """Variables that Ray's clients obey instead of the address that they are given."""
 

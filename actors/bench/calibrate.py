@@ -22,9 +22,9 @@ from pathlib import Path
 import numpy as np
 import psutil
 import torch
-from sparsing.actors.training.checkpoints import write_shard
 
 from sparsing.actors.bench.train import working_shard
+from sparsing.actors.training.checkpoint_write import write_shard
 from sparsing.actors.training.shard import TrainingShard, memory_bytes
 from sparsing.study.bench.bench import Case, machine, measured_once
 from sparsing.study.definition.model import Shape

@@ -51,9 +51,9 @@ def run_here(store: StudyStore, address: str | None, metrics_port: int, as_json:
     Raises:
         RunsFailedError: some of its runs failed.
     """
-    from sparsing.actors.orchestration.driver import drive
+    from sparsing.actors.orchestration.running import run_study
 
-    failed = drive(store, address, metrics_port)
+    failed = run_study(store, address, metrics_port)
     report = store.path / "report.html"
     if as_json:
         outcome = {"study": store.study_id, "report": str(report), "failed": failed}

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import click
 import ray
 
 from sparsing.actors.orchestration.cluster.nodes import check_room, connect, nodes_of_cluster
+from sparsing.actors.orchestration.embedded import embedded_ray
 from sparsing.actors.orchestration.gang import last_line
+from sparsing.actors.orchestration.interruption import take_signals
 from sparsing.actors.orchestration.study_actor import (
     STOP_SECONDS,
     Outcome,
@@ -32,12 +37,18 @@ POLL_SECONDS = 0.2
 
 
 def drive(
-    store: StudyStore, address: str | None, metrics_port: int, *, detached: bool = False
+    store: StudyStore, ray_at: str | Path, metrics_port: int, *, detached: bool = False
 ) -> dict[str, str]:
     """Bring the study to its end on Ray, showing progress on stderr.
 
     A study that is at work on the cluster is followed. Whoever started it, and not detached, ends
     it when this is interrupted.
+
+    Args:
+        store: the study's store.
+        ray_at: address of a Ray cluster, or the folder for the files of a Ray in this process.
+        metrics_port: of the law service.
+        detached: the study goes on when this process ends.
 
     Returns:
         The runs that failed, with the reason.
@@ -48,33 +59,46 @@ def drive(
         SparsingError: Ray, the store or the law service failed, or the study was stopped; it can
             be resumed.
     """
-    connect(address)
-    try:
-        actor, ours = _at_work(store), False
-        if actor is None:
-            check_room(store.study.resources, nodes_of_cluster())
-            if not address:
-                check_address(LOOPBACK, metrics_port)
-            withdraw_stop(store.path)
-            actor = start_study_actor(store.path, metrics_port, detached=detached)
-            ours = not detached
-        else:
-            click.echo(f"{store.study_id} is at work: following it", err=True)
+    if isinstance(ray_at, Path):
+        check_address(LOOPBACK, metrics_port)
+    with embedded_ray(ray_at) if isinstance(ray_at, Path) else connected(ray_at):
+        take_signals()  # Ray has taken SIGTERM
         try:
-            outcome = _follow(actor, store)
-        except KeyboardInterrupt:
-            if ours:
-                ray.get(actor.stop.remote(), timeout=STOP_SECONDS)
-            raise
-    except ray.exceptions.RayError as error:
-        raise SparsingError(f"{last_line(error)}; the same command again goes on") from error
-    finally:
-        ray.shutdown()
+            outcome = _bring_to_its_end(store, metrics_port, detached)
+        except ray.exceptions.RayError as error:
+            raise SparsingError(f"{last_line(error)}; the same command again goes on") from error
     if outcome.error:
         raise outcome.error
     if outcome.stopped:
         raise SparsingError(f"stopped; sparsing resume {store.study_id} goes on")
     return outcome.failed
+
+
+@contextmanager
+def connected(address: str) -> Iterator[None]:
+    """Within it this process is connected to the cluster at `address`; NotFoundError without it."""
+    connect(address)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _bring_to_its_end(store: StudyStore, metrics_port: int, detached: bool) -> Outcome:
+    actor, ours = _at_work(store), False
+    if actor is None:
+        check_room(store.study.resources, nodes_of_cluster())
+        withdraw_stop(store.path)
+        actor = start_study_actor(store.path, metrics_port, detached=detached)
+        ours = not detached
+    else:
+        click.echo(f"{store.study_id} is at work: following it", err=True)
+    try:
+        return _follow(actor, store)
+    except KeyboardInterrupt:
+        if ours:
+            ray.get(actor.stop.remote(), timeout=STOP_SECONDS)
+        raise
 
 
 def _at_work(store: StudyStore) -> Any | None:

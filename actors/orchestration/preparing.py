@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 
 import click
@@ -10,6 +11,7 @@ from sparsing.actors.data.pipeline.executors import INLINE_BYTES
 from sparsing.actors.data.prepared import PreparedData
 from sparsing.actors.data.sources.files import files_of
 from sparsing.actors.data.study_data import create_store, data_of_study
+from sparsing.actors.orchestration.embedded import embedded_ray, private_folder
 from sparsing.study.definition.model import Study
 
 
@@ -32,12 +34,10 @@ def prepare_here(
     size = sum(files_of(source).size for source in study.data.domains.values())
     if not address and min(size, study.data.max_bytes or size) < INLINE_BYTES:
         return data_of_study(store, say)
-    import ray
+    with ExitStack() as stack:
+        # Before Ray is imported.
+        folder = None if address else stack.enter_context(private_folder())
+        from sparsing.actors.orchestration.driver import connected
 
-    from sparsing.actors.orchestration.cluster.nodes import connect
-
-    connect(address)
-    try:
+        stack.enter_context(embedded_ray(folder) if folder else connected(str(address)))
         return data_of_study(store, say, workers)
-    finally:
-        ray.shutdown()

@@ -56,10 +56,10 @@ def run(
         RunsFailedError: some of its runs failed; `fields` has their reasons.
         SparsingError: Ray or the store failed; the same call again goes on.
     """
-    from sparsing.actors.orchestration.driver import drive
+    from sparsing.actors.orchestration.running import run_study
 
     made = StudyStore.create(need_folder(store_root(store)), definition_of(study))
-    failed = drive(made, address, metrics_port)
+    failed = run_study(made, address, metrics_port)
     if failed:
         listed = "\n".join(f"  {name}: {reason}" for name, reason in failed.items())
         raise RunsFailedError(

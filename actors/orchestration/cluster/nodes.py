@@ -1,21 +1,18 @@
-"""Connecting to Ray, embedded or by address, and whether a study fits on what is there."""
+"""Connecting to a Ray cluster, and whether a study fits on what is there."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import ray
 
 from sparsing.actors.orchestration.cluster.world_size import room_for
 from sparsing.study.definition.model import Resources
 from sparsing.study.errors import DefinitionError, NotFoundError
+from sparsing.study.ray_address import NAMESPACE
 
-OBJECT_STORE_BYTES = 256 * 1024**2
-"""Enough for an embedded Ray: rows and weights go through the file system, not through Ray."""
-NAMESPACE = "sparsing"
 ACCELERATOR_LABEL = "ray.io/accelerator-type"
 
 
@@ -35,28 +32,19 @@ class Bundle:
     labels: dict[str, str]
 
 
-def connect(address: str | None) -> None:
-    """Connect to the Ray cluster at `address`, or start Ray in this process.
+def connect(address: str) -> None:
+    """Connect to the Ray cluster at `address`.
 
     Raises:
         NotFoundError: no cluster answers there.
     """
-    shared: dict[str, Any] = {
-        "log_to_driver": False,
-        "logging_level": logging.ERROR,
-        "namespace": NAMESPACE,
-    }
     try:
-        if address:
-            ray.init(address=address, **shared)
-        else:
-            # Without `local` it would join whatever cluster was last started on this machine.
-            ray.init(
-                address="local",
-                include_dashboard=False,
-                object_store_memory=OBJECT_STORE_BYTES,
-                **shared,
-            )
+        ray.init(
+            address=address,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            namespace=NAMESPACE,
+        )
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise NotFoundError(f"no Ray cluster at '{address}': {error}") from None
 

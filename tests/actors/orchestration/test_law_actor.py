@@ -14,7 +14,7 @@ import pytest
 import ray
 from stores import sparsity_row, tiny_store
 
-from sparsing.actors.orchestration.cluster.nodes import connect
+from sparsing.actors.orchestration.embedded import embedded_ray, private_folder
 from sparsing.actors.orchestration.study_actor import start_law_service
 from sparsing.study.plan.runs import plan_runs
 from sparsing.study.store.study_store import StudyStore
@@ -22,9 +22,8 @@ from sparsing.study.store.study_store import StudyStore
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
-    connect(None)
-    yield
-    ray.shutdown()
+    with private_folder() as folder, embedded_ray(folder):
+        yield
 
 
 @pytest.fixture
