@@ -18,10 +18,16 @@ from sparsing.study.commands.group import Group
 from sparsing.study.errors import SparsingError
 
 COMMANDS = {
+    "init": "sparsing.study.commands.studies:init",
     "plan": "sparsing.study.commands.definition:plan",
     "schema": "sparsing.study.commands.definition:schema",
     "status": "sparsing.actors.commands.status:status",
     "watch": "sparsing.actors.commands.status:watch",
+    "list": "sparsing.study.commands.studies:list_command",
+    "runs": "sparsing.study.commands.runs:runs",
+    "diff": "sparsing.study.commands.runs:diff",
+    "note": "sparsing.study.commands.runs:note",
+    "rm": "sparsing.study.commands.studies:rm",
     "query": "sparsing.study.commands.query:query",
     "export": "sparsing.study.commands.export:export",
     "store": "sparsing.study.commands.store:store",

@@ -15,13 +15,14 @@ from polars.io.plugins import register_io_source
 
 from sparsing.study.definition.model import Study
 from sparsing.study.plan.runs import plan_runs
+from sparsing.study.query.notes import newest_notes
 from sparsing.study.status.study_status import RunStatus, StudyStatus
 from sparsing.study.store.study_store import StudyStore
 
 NAME = "configurations"
 ABOUT = "One row per run: what it is, and its newest values. Computed when asked; no file."
 
-Columns = dict[str, tuple[type[pl.DataType], str]]
+Columns = dict[str, tuple[pl.DataType | type[pl.DataType], str]]
 _TEXT, _INT, _FLOAT = pl.String, pl.Int64, pl.Float64
 CONFIGURATION: Columns = {
     "run": (_TEXT, "id of the run, `relu-0.1B-wd48-s0`"),
@@ -60,6 +61,8 @@ NEWEST: Columns = {
     "limit_activation_ratio": (_FLOAT, "its limit A0; null where it is not identified"),
     "limit_low": (_FLOAT, "end of the limit's 95 % interval; null = open"),
     "limit_high": (_FLOAT, "end of the limit's 95 % interval; null = open"),
+    "note": (_TEXT, "newest note of `sparsing note`; null without one"),
+    "tags": (pl.List(pl.String), "all its tags; empty without one"),
 }
 COLUMNS: Columns = CONFIGURATION | NEWEST
 SCHEMA = {name: dtype for name, (dtype, _) in COLUMNS.items()}
@@ -67,10 +70,12 @@ SCHEMA = {name: dtype for name, (dtype, _) in COLUMNS.items()}
 
 def configurations(store: StudyStore) -> pl.DataFrame:
     """One row for each run of a study, in the order of the plan; columns are COLUMNS."""
-    losses = _validation_losses(store)
+    losses, said = _validation_losses(store), newest_notes(store)
     configured = {row["run"]: row for row in configured_runs(store.study)}
     rows = [
-        configured[each.run.id] | _newest(each, losses.get(each.run.id))
+        configured[each.run.id]
+        | _newest(each, losses.get(each.run.id))
+        | said.get(each.run.id, {"note": None, "tags": []})
         for each in StudyStatus.read(store).runs
     ]
     return pl.DataFrame(rows, schema=SCHEMA)

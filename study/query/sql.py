@@ -44,7 +44,7 @@ class Query:
 
         Raises DefinitionError where polars cannot compute them.
         """
-        frame = _said(self.rows.collect)
+        frame = said_in_words(self.rows.collect)
         return frame.with_columns(_as_integers(frame[name]) for name in self.whole)
 
     def write(self, file: Path, *, arrow: bool) -> None:
@@ -52,7 +52,7 @@ class Query:
         part = file.with_name(f".{file.name}.part")
         rows = self.collect().lazy() if self.whole else self.rows
         try:
-            _said(lambda: rows.sink_ipc(part) if arrow else rows.sink_parquet(part))
+            said_in_words(lambda: rows.sink_ipc(part) if arrow else rows.sink_parquet(part))
             part.replace(file)
         finally:
             part.unlink(missing_ok=True)
@@ -74,11 +74,11 @@ def ask(store: StudyStore, sql: str, *, verify: bool = False) -> Query:
         )
     tables = {name: store.scan(name, verify=verify) for name in TABLES}
     context = pl.SQLContext(tables | {NAME: lazy_configurations(store)})
-    asked = _said(lambda: context.execute(sql))
+    asked = said_in_words(lambda: context.execute(sql))
     if (floats := as_floats(sql)) == sql:
         return Query(asked, {})
-    rows = _said(lambda: context.execute(floats))
-    schema, computed = _said(asked.collect_schema), _said(rows.collect_schema)
+    rows = said_in_words(lambda: context.execute(floats))
+    schema, computed = said_in_words(asked.collect_schema), said_in_words(rows.collect_schema)
     rows = rows.rename(dict(zip(computed.names(), schema.names(), strict=True)))
     pairs = zip(schema.items(), computed.dtypes(), strict=True)
     whole = {name: dtype for (name, dtype), now in pairs if dtype.is_integer() and now.is_float()}
@@ -90,12 +90,12 @@ def _as_integers(column: pl.Series) -> pl.Series:
     known = column.drop_nulls()
     exact = known.is_finite().all() and (known == known.round()).all()
     largest = known.abs().max()
-    if exact and (largest is None or largest <= LARGEST_EXACT):
+    if exact and (largest is None or float(largest) <= LARGEST_EXACT):  # type: ignore[arg-type]
         return column.cast(pl.Int64)
     return column
 
 
-def _said(compute: Callable[[], Result]) -> Result:
+def said_in_words(compute: Callable[[], Result]) -> Result:
     """What `compute` returns; polars' errors in words."""
     try:
         return compute()

@@ -204,6 +204,17 @@ TABLES: dict[str, Table] = {
             },
         ),
         Table(
+            name="notes",
+            version=1,
+            about="What people noted of runs, with `sparsing note`.",
+            optional=frozenset({"author"}),
+            columns={
+                "note": (_TEXT, "the text; empty where only tags were given"),
+                "tags": (pa.list_(_TEXT), "words to find the run by"),
+                "author": (_TEXT, "name of the user on the machine; null where it is not known"),
+            },
+        ),
+        Table(
             name="fits",
             version=3,
             about="Every fit ever made, with what is needed to repeat it.",
