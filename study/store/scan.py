@@ -129,7 +129,8 @@ class TableSource:
             folders, self._newest, math.inf if n_rows is None else n_rows, FILES_AT_ONCE
         )
         if self._verify:
-            for path in (*found.segments, *found.objects):
+            places: list[Place] = [*found.segments, *found.objects]
+            for path in places:
                 verify_segment(path)
         with ExitStack() as files:
             sources = _opened(found.segments, files)

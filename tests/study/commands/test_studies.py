@@ -54,9 +54,12 @@ def test_rm_removes_a_study_whole_and_nothing_else(tmp_path):
 
 def test_rm_refuses_while_a_controller_is_at_work(tmp_path):
     store = tiny_store(tmp_path)
-    with acquire(study_cell(store.path)):
+    lease = acquire(study_cell(store.path))
+    try:
         result = call("rm", "tiny", "--store", str(tmp_path), "--yes")
         assert code_of(result)[0] == "study_at_work"
+    finally:
+        lease.release()
     assert store.path.is_dir()
 
 
