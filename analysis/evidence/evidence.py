@@ -215,7 +215,9 @@ class Evidence:
             for each in self.laws.kept
             if count > each.parameters
         ]
-        at_last = np.sqrt(min(variances) / self.laws.weights[-1])
+        counts = self.fit.points.counts
+        weight = self.laws.weights[-1] / (1.0 if counts is None else counts[-1])
+        at_last = np.sqrt(min(variances) / weight)
         grown = np.minimum(np.log(np.maximum(factor, 1.0)), MOST_NOISE_GROWTH)
         freedom = max(count - self.own.parameters, 1)
         scale = stdtrit(freedom, 0.5 + level / 2) * at_last

@@ -29,9 +29,10 @@ TEMPER = 0.5
 """Forecasts from overlapping parts count for half."""
 BEND_CHANCE, BEND_SIZE = 0.12, 1.0
 DISTANCES = np.concatenate([np.linspace(0.0, 8.0, 400), np.geomspace(8.1, 60.0, 60)])
-RECENT = 0.5
-"""The recent slope is that of this last part of the points, four of them at least; as large a
-share of the points fitted is forecast after them."""
+RECENT, FEWEST_RECENT = 2.0, 4
+"""The recent slope is that of the points within this factor of the last tokens, four at least."""
+AHEAD = 1.5
+"""Points up to so many times the last fitted tokens are forecast, one at least."""
 LEAST_FREEDOM = 2
 """Forecasts of laws with fewer degrees of freedom are left out."""
 
@@ -45,7 +46,7 @@ class Forecast:
     factor: float
     """Tokens of the last point that was forecast, in multiples of the last fitted one."""
     error: float
-    """Mean of what was measured, less what was forecast: a share of neurons."""
+    """Weighted mean of what was measured, less what was forecast: a share of neurons."""
     uncertainty: float
     """Standard deviation that the law and the noise give the error."""
     scale: float
@@ -82,7 +83,8 @@ class SlopeError:
 
 def recent_slope(points: Points, count: int) -> float:
     """Size of the change per factor e of tokens over the last part of the first `count` points."""
-    first = max(count - max(4, int(count * RECENT)), 0)
+    since = np.searchsorted(points.tokens, points.tokens[count - 1] / RECENT)
+    first = max(min(int(since), count - FEWEST_RECENT), 0)
     log_tokens = np.log(points.tokens[first:count])
     log_tokens -= log_tokens.mean()
     square = log_tokens @ log_tokens
@@ -114,22 +116,24 @@ def _forecasts(compared: Compared, points: Points, noise: Noise) -> list[Forecas
         freedom = end - parameters
         if freedom < LEAST_FREEDOM:
             continue
-        later = slice(end, min(count, end + max(1, int(np.ceil(end * RECENT)))))
+        until = np.searchsorted(points.tokens, AHEAD * points.tokens[end - 1], side="right")
+        later = slice(end, max(int(until), end + 1))
+        share = weights[later] / weights[later].sum()
         columns = design(law, found.rows(np.array([i])), points)
         columns[:, 2:] *= found.change[i]
         fitted = columns[:end] * np.sqrt(weights[:end])[:, None]
         variance = max(float(found.sse[i]) / freedom, 0.25 * overall)
         inverse = np.linalg.pinv(fitted.T @ fitted, rcond=1e-10, hermitian=True)
-        mean = columns[later].mean(0)
-        spread = mean @ inverse @ mean + (1 / weights[later]).sum() / len(weights[later]) ** 2
+        mean = share @ columns[later]
+        spread = mean @ inverse @ mean + 1 / weights[later].sum()
         factor = points.tokens[later] / points.tokens[end - 1]
         forecasts.append(
             Forecast(
                 fitted=end,
                 factor=float(factor[-1]),
-                error=float(compared.missed[i - 1, later].mean()),
+                error=float(share @ compared.missed[i - 1, later]),
                 uncertainty=float(np.sqrt(variance * noise.inflation * spread)) + 1e-15,
-                scale=recent_slope(points, end) * float((1 - 1 / factor).mean()),
+                scale=recent_slope(points, end) * float(share @ (1 - 1 / factor)),
                 freedom=freedom,
             )
         )

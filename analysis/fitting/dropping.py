@@ -22,6 +22,8 @@ MOST_DROPPED = 1 / 3
 """At most this share of the points is dropped."""
 ROUGHLY = 1e-4
 """Fits for this choice stop at this relative gain: the BIC is then known to 0.01."""
+MOST_COUNTS = 100
+"""At most as many counts of dropped points are compared."""
 SPARE_POINTS = 8
 """Points that stay beyond the law's parameters."""
 
@@ -39,7 +41,7 @@ def choose(points: Points, laws: list[Law], drop: int | None) -> Choice:
     best: tuple[float, Choice] | None = None
     for law in laws:
         most = most_dropped(len(points.tokens), law)
-        counts = np.arange(most + 1) if drop is None else np.array([drop])
+        counts = _looked_at(most) if drop is None else np.array([drop])
         bic, theta = bic_by_dropped(points, law, counts)
         chosen = fewest(bic)
         if best is None or bic[chosen] < best[0]:
@@ -47,6 +49,11 @@ def choose(points: Points, laws: list[Law], drop: int | None) -> Choice:
             best = float(bic[chosen]), choice
     assert best is not None
     return best[1]
+
+
+def _looked_at(most: int) -> Integers:
+    """0 to `most`, or at most MOST_COUNTS of these counts, evenly."""
+    return np.unique(np.linspace(0, most, min(most + 1, MOST_COUNTS)).round().astype(int))
 
 
 def fewest(bic: Floats) -> int:

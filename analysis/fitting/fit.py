@@ -126,7 +126,8 @@ class Fit:
         with np.errstate(all="ignore"):
             misses = self.points.values - self.form.value(self.points.tokens, **parameters)
         weights = self.problem.weights
-        return float((weights * misses**2).sum() / weights.sum())
+        missed = float((weights * misses**2).sum()) + self.points.scattered
+        return missed / float(weights.sum())
 
     @property
     def trend(self) -> bool:
@@ -151,7 +152,7 @@ class Fit:
             "limit": self.limit,
             "dropped": self.dropped,
             "mse": self.mse,
-            "n": self.n,
+            "n": self.points.measured,
             "criteria": self.criteria,
             "warnings": list(self.warnings),
             "level": self.level,

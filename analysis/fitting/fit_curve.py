@@ -16,7 +16,7 @@ from sparsing.analysis.fitting.comparison import CURVE_LAWS
 from sparsing.analysis.fitting.dropping import choose
 from sparsing.analysis.fitting.fit import Bounds, Fit
 from sparsing.analysis.fitting.names import LOSSES, Loss
-from sparsing.analysis.fitting.points import Points, different, read_points
+from sparsing.analysis.fitting.points import MOST_POINTS, Points, different, read_points
 from sparsing.analysis.fitting.projection import Problem, Solution
 from sparsing.analysis.fitting.region import Region, confidence_region
 from sparsing.analysis.fitting.robust import robust_weights
@@ -57,8 +57,10 @@ def fit_curve(
     if warmup_tokens is not None:
         drop = (drop or 0) + int((points.tokens <= warmup_tokens / unit).sum())
     _check_left(points, drop or 0)
-    chosen, dropped, theta = choose(points, candidates, drop)
+    points, given = _joined(points, drop)
+    chosen, dropped, theta = choose(points, candidates, 0 if given else drop)
     rest = points.after(dropped)
+    dropped = given + points.measured - rest.measured
     problem, solution = _estimate(chosen, rest, theta, loss)
     region = confidence_region(problem, solution, 2 + len(chosen.coordinates), level)
     said = []
@@ -80,6 +82,13 @@ def fit_curve(
         settings=_settings(chosen, drop, warmup_tokens),
         began=began,
     )
+
+
+def _joined(points: Points, drop: int | None) -> tuple[Points, int]:
+    """The points, joined where they are many, and how many were dropped before that."""
+    if len(points.tokens) <= MOST_POINTS:
+        return points, 0
+    return points.after(drop or 0).joined(), drop or 0
 
 
 def _candidates(law: str | Law) -> list[Law]:
@@ -156,7 +165,7 @@ def _describe(
         intervals=intervals,
         identified=identified,
         dropped=dropped,
-        mse=float(solution.sse[0] / problem.weights.sum()),
+        mse=(float(solution.sse[0]) + points.scattered) / float(problem.weights.sum()),
         n=n,
         level=level,
         loss=loss,

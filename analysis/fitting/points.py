@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -17,6 +17,10 @@ CLOSEST = 1e-9
 """Token counts that differ by less than this part of them are the same."""
 
 
+MOST_POINTS = 1000
+"""More points than these are joined, so that the effort of a fit does not grow with them."""
+
+
 @dataclass(frozen=True)
 class Points:
     """Points by rising tokens (billions): tokens, values, weights of mean 1, each (n,)."""
@@ -27,15 +31,59 @@ class Points:
     span: Span
     """Of all points of the curve, also of those dropped since."""
     warnings: tuple[str, ...] = ()
+    counts: Floats | None = None
+    """Measured points joined in each of these; None: one each."""
+    scatter: Floats | None = None
+    """Weighted sum of squares of the measured points about each joined one; None: 0."""
 
     def after(self, dropped: int) -> Points:
         """Without the first `dropped` points."""
-        return Points(
-            self.tokens[dropped:],
-            self.values[dropped:],
-            normalized(self.weights[dropped:]),
-            self.span,
-            self.warnings,
+        counts = None if self.counts is None else self.counts[dropped:]
+        weights = normalized(self.weights[dropped:])
+        return replace(
+            self,
+            tokens=self.tokens[dropped:],
+            values=self.values[dropped:],
+            weights=weights if counts is None else weights * counts.mean(),
+            counts=counts,
+            scatter=None if self.scatter is None else self.scatter[dropped:],
+        )
+
+    @property
+    def measured(self) -> int:
+        """Points measured: joined ones count one by one."""
+        return len(self.tokens) if self.counts is None else int(self.counts.sum())
+
+    @property
+    def scattered(self) -> float:
+        """Weighted sum of squares of measured points about the ones that they are joined in."""
+        return 0.0 if self.scatter is None else float(self.scatter.sum())
+
+    def joined(self, most: int = MOST_POINTS) -> Points:
+        """Neighbours joined, by equal steps of log tokens, where there are more than `most`.
+
+        A joined point has the weighted means of its neighbours and the sum of their weights, so
+        that sums of squares about a law still say how far single points scatter.
+        """
+        if len(self.tokens) <= most:
+            return self
+        places = np.log(self.tokens / self.tokens[0]) / np.log(self.tokens[-1] / self.tokens[0])
+        cells = np.minimum((places * most).astype(int), most - 1)
+        _, cell = np.unique(cells, return_inverse=True)
+        weights = np.bincount(cell, self.weights)
+        values = np.bincount(cell, self.weights * self.values) / weights
+        said = (
+            f"{len(self.tokens)} points were joined into {len(weights)}, by equal steps of log "
+            "tokens, each with the weight of its points"
+        )
+        return replace(
+            self,
+            tokens=np.bincount(cell, self.weights * self.tokens) / weights,
+            values=values,
+            weights=weights,
+            warnings=(*self.warnings, said),
+            counts=np.bincount(cell).astype(float),
+            scatter=np.bincount(cell, self.weights * (self.values - values[cell]) ** 2),
         )
 
 

@@ -85,7 +85,7 @@ def advise(
             progress(case.cost.run.id)
             advised.append(advise_run(case, case.evidence()) if case.rows else without_fit(case))
     costs = {case.cost.run.id: case.cost for case in cases}
-    found = families([case.cost.run for case in cases], _known(advised))
+    found = families([case.cost.run for case in cases], _known(advised), _half_widths(advised))
     started = {each.run for each in advised}
     return Advice(
         study=store.study_id,
@@ -112,6 +112,15 @@ def _known(advised: list[RunAdvice]) -> dict[str, float]:
         each.run: each.value
         for each in advised
         if each.verdict in ("stop", "done") and each.value is not None
+    }
+
+
+def _half_widths(advised: list[RunAdvice]) -> dict[str, float]:
+    """Of each run's interval, in the quantity's unit."""
+    return {
+        each.run: (each.high - each.low) / 2
+        for each in advised
+        if each.low is not None and each.high is not None
     }
 
 

@@ -83,9 +83,10 @@ def new_runs(
         lacking = NOT_OF_TOKENS if wish.quantity == "tokens" else family.lacking(wish)
         return NewRuns(family=family.name, reason=f"cannot say: {lacking}")
     target = target or max(family.kind.place(run) for run in family.runs)
-    value, now = _at(fit, target)
+    value, by_law = _at(fit, target)
+    now = float(np.hypot(by_law, family.error(target)))
     candidates = _candidates(study, family, costs, started)
-    found = [_new_run(family, fit, target, kind, cost) for kind, cost in candidates]
+    found = [_new_run(family, fit, target, now, kind, cost) for kind, cost in candidates]
     found = [run for run in found if run.narrowing_per_gpu_hour > 0]
     why = f"at {family.kind.varies} {count_text(target)} the law {family.name} gives {value:.4g} "
     why += f"+- {now:.2g} ({fit.n} runs)"
@@ -101,16 +102,17 @@ def new_runs(
     )
 
 
-def _new_run(family: Family, fit: Fit, target: float, kind: Kind, cost: Cost) -> NewRun:
+def _new_run(family: Family, fit: Fit, target: float, now: float, kind: Kind, cost: Cost) -> NewRun:
+    """What a run would do for the law at the target, whose half width is `now` by then."""
     place = np.array([family.kind.place(cost.run)])
     widths = [_at(future.after(place), target)[1] for future in futures(fit, FUTURES)]
-    expected = float(np.median(widths))
+    expected = float(np.hypot(np.median(widths), family.error(target, also=float(place[0]))))
     return NewRun(
         run=cost.run.id,
         kind=kind,
         gpu_hours=cost.gpu_hours,
         half_width=expected,
-        narrowing_per_gpu_hour=(_at(fit, target)[1] - expected) / cost.gpu_hours,
+        narrowing_per_gpu_hour=(now - expected) / cost.gpu_hours,
     )
 
 

@@ -8,7 +8,7 @@ runs whose quantity is known as precisely as wished, each as one point.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -80,6 +80,8 @@ class Family:
     """In the order of the plan."""
     known: dict[str, float]
     """By run."""
+    half_widths: dict[str, float] = field(default_factory=dict)
+    """Of the intervals of known quantities, by run; 0 where none is given."""
 
     @property
     def name(self) -> str:
@@ -97,7 +99,38 @@ class Family:
         at = [self.kind.place(run) for run in known]
         if len(_different(at)) < self.kind.fewest:
             return None
-        return fit_curve(at, [self.known[run.id] for run in known], law=self.kind.law, drop=0)
+        return fit_curve(
+            at,
+            [self.known[run.id] for run in known],
+            law=self.kind.law,
+            weights=self._weights(known),
+            drop=0,
+        )
+
+    def error(self, place: float, *, also: float | None = None) -> float:
+        """Half the interval that is not in the law's: of the runs' own, and of the law beyond them.
+
+        Outside the runs the law's slope in the logarithm of the place may be wrong by as much as
+        the change that the runs show for it. `also`: a place at which another run is known.
+        """
+        known = [run for run in self.runs if run.id in self.known]
+        own = [self.half_widths.get(run.id, 0.0) for run in known]
+        logs = np.log([self.kind.place(run) for run in known])
+        values = [self.known[run.id] for run in known]
+        ends = logs if also is None else np.append(logs, np.log(also))
+        beyond = max(ends.min() - np.log(place), np.log(place) - ends.max(), 0.0)
+        slope = (max(values) - min(values)) / max(logs.max() - logs.min(), 1e-12)
+        return float(np.hypot(np.sqrt(np.mean(np.square(own))), slope * beyond))
+
+    def _weights(self, known: list[Run]) -> list[float] | None:
+        """Inverse variances: of each run's own interval, and of a scatter as large as the median's.
+
+        Between runs there is scatter, too, so that no run counts for much more than the others.
+        """
+        widths = np.array([self.half_widths.get(run.id, 0.0) for run in known])
+        if not widths.all():
+            return None
+        return (1 / (widths**2 + np.median(widths) ** 2)).tolist()
 
     def lacking(self, wish: Wish) -> str:
         """Why there is no law over the runs, in words."""
@@ -119,10 +152,13 @@ def scale_parameters(scale: str) -> float:
     return float(count)
 
 
-def families(runs: list[Run], known: dict[str, float]) -> list[Family]:
+def families(
+    runs: list[Run], known: dict[str, float], half_widths: dict[str, float] | None = None
+) -> list[Family]:
     """All families of a study with two places or more, those over scales first.
 
-    `known`: quantities of the runs that are known precisely enough.
+    `known`: quantities of the runs that are known precisely enough, `half_widths` of their
+    intervals.
     """
     found = []
     for kind in KINDS:
@@ -130,7 +166,8 @@ def families(runs: list[Run], known: dict[str, float]) -> list[Family]:
             members = [run for run in runs if run.activation == activation]
             for alike in _clusters(members, kind):
                 values = {run.id: known[run.id] for run in alike if run.id in known}
-                family = Family(kind, tuple(alike), values)
+                widths = {run: (half_widths or {}).get(run, 0.0) for run in values}
+                family = Family(kind, tuple(alike), values, widths)
                 if len(family.places) > 1:
                     found.append(family)
     return found
@@ -192,8 +229,14 @@ def _unsaid(cost: Cost, why: str) -> PlannedRun:
 def _predicted(cost: Cost, family: Family, fit: Fit) -> PlannedRun:
     run = cost.run
     value, low, high = fit.predict(family.kind.place(run))
+    assert value is not None
     assert low is not None  # the law needs more places than it has parameters
     assert high is not None
+    wider = family.error(family.kind.place(run))
+    low, high = (
+        value - float(np.hypot(value - low, wider)),
+        value + float(np.hypot(high - value, wider)),
+    )
     closed = low > 0 and high < fit.form.highest
     at = np.array([family.kind.place(each) for each in family.runs if each.id in family.known])
     place = family.kind.place(run)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparsing.analysis.fitting.fit_curve import fit_curve
-from sparsing.analysis.fitting.robust import LOSSES
+from sparsing.analysis.fitting.names import LOSSES
 from sparsing.study.errors import DefinitionError, SparsingError
 
 
