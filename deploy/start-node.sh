@@ -117,6 +117,9 @@ if ! [ "$first" -gt 1023 ] 2>/dev/null || ! [ "$last" -le 65535 ] 2>/dev/null ||
   say "SPARSING_PORTS=$SPARSING_PORTS: write FIRST-LAST, at least a hundred ports above 1023"
   exit 2
 fi
+if read -r lowest _ 2>/dev/null </proc/sys/net/ipv4/ip_local_port_range && [ "$last" -ge "$lowest" ]; then
+  say "SPARSING_PORTS=$SPARSING_PORTS reaches into the ports that Linux gives to anybody, from $lowest on"
+fi
 # Ray's own heavy use of file descriptors: sockets to every worker and raylet.
 ulimit -n 65536 2>/dev/null || ulimit -n "$(ulimit -Hn)"
 # RDMA pins memory.

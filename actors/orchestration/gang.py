@@ -19,6 +19,7 @@ from ray.util.placement_group import (
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from sparsing.actors.orchestration.cluster.nodes import nodes_of_cluster, shard_bundle
+from sparsing.actors.orchestration.cluster.reach import out_of_reach
 from sparsing.actors.orchestration.policy import most_telling
 from sparsing.actors.orchestration.remote_class import remote_class
 from sparsing.actors.orchestration.watchdog import START_SECONDS, Watchdog
@@ -46,6 +47,8 @@ TICK_SECONDS = 1.0
 """The controller polls a gang about this often, unless it is kept from it."""
 COLLATERAL_SECONDS = 5.0
 """When a shard fails because its peer is gone, the peer's own end shows within this time."""
+OF_LOST_NODES = frozenset({Kind.HUNG, Kind.SHARD_LOST, Kind.SHARD_FAILED})
+"""Kinds of failures that the loss of a node looks like."""
 NODE_DEATH_SECONDS = 20.0
 """A shard out of reach may have lost its node: Ray knows after this time at the latest."""
 
@@ -124,9 +127,30 @@ class Gang:
         """Go on where possible; how far the gang is.
 
         Raises:
-            RunFailure: a shard died or raised, or the gang hangs.
+            RunFailure: a shard died or raised, the gang hangs, or a node is out of reach.
             FencedError: a newer attempt has been started.
         """
+        try:
+            return self._poll()
+        except RunFailure as failure:
+            raise self._by_its_node(failure) from None
+
+    def _by_its_node(self, failure: RunFailure) -> RunFailure:
+        """A failure, or that a node was lost, where one is out of reach: its shards cannot help it.
+
+        Ray finds out a minute later, or never, if the node comes back before.
+        """
+        if failure.kind not in OF_LOST_NODES:
+            return failure
+        lost = set(out_of_reach(self._nodes))
+        ranks = [rank for rank, node in enumerate(self._nodes) if node in lost]
+        if not ranks:
+            return failure
+        return RunFailure(
+            f"the node of shard {ranks[0]} is out of reach ({failure})", Kind.NODE_LOST
+        )
+
+    def _poll(self) -> GangState:
         if not self._shards:
             if not _is_ready(self._placed):
                 return GangState.PLACING

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -13,6 +15,7 @@ from sparsing.actors.orchestration.cluster.nodes import (
     nodes_of_cluster,
     shard_bundle,
 )
+from sparsing.actors.orchestration.cluster.reach import out_of_reach
 from sparsing.actors.orchestration.controller import Measured, Wanted
 from sparsing.actors.orchestration.gang import describe, worker_environment
 from sparsing.actors.orchestration.progress import RunProgress
@@ -30,6 +33,36 @@ AS_MEASURING = {
     Kind.BAD_INPUT: Kind.MEASURING_FAILED,
 }
 """Kinds of failures of actors in general, as those of a measurer are called."""
+ASK_SECONDS = 10.0
+"""Between questions to a measurer that is at work whether it is still there."""
+SILENT_SECONDS = 60.0
+"""One that answers nothing for so long is lost: its process or its node stands still."""
+
+
+@dataclass
+class _Ears:
+    """What is heard of a measurer; all times are of the controller's monotonic clock."""
+
+    node: Any
+    """Id of its node, to come: once it is there the measurer has started."""
+    asked: Any = None
+    heard: float = 0.0
+
+    def listen_anew(self) -> None:
+        """It was not asked while it had nothing to do."""
+        self.asked, self.heard = None, self.heard and time.monotonic()
+
+    def silent_seconds(self, measurer: Any, now: float) -> float:
+        """Since its last answer; asks again when it is time."""
+        if not self.heard:
+            if not _is_ready(self.node):
+                return 0.0  # it waits for its place, or loads torch
+            self.heard = now
+        if self.asked is not None and _is_ready(self.asked):
+            self.heard, self.asked = now, None
+        if self.asked is None and now - self.heard >= ASK_SECONDS:
+            self.asked = measurer.node.remote()
+        return now - self.heard
 
 
 class MeasurerPool:
@@ -38,8 +71,8 @@ class MeasurerPool:
     def __init__(self, store: StudyStore, data_path: str, measurer: type = Measurer) -> None:
         self._store, self._data_path, self._measurer = store, data_path, measurer
         self._resources = store.study.resources
-        self._measurers: dict[Any, Any] = {}
-        """Each with its node's id, to come."""
+        self._measurers: dict[Any, _Ears] = {}
+        self._listened = time.monotonic()
         self._tasks: dict[Any, tuple[Any, RunProgress, int | None]] = {}
 
     @property
@@ -75,6 +108,7 @@ class MeasurerPool:
             if measurer is None:
                 return
             busy.add(measurer)
+            self._measurers[measurer].listen_anew()
             if step is None:
                 task = measurer.measure_final.remote(progress.run, progress.attempt)
             else:
@@ -83,6 +117,9 @@ class MeasurerPool:
 
     def collect(self) -> Iterator[Measured]:
         """Measurements that have ended."""
+        if not self._tasks:
+            return
+        yield from self._silent()
         if not self._tasks:
             return
         done, _ = ray.wait(list(self._tasks), num_returns=len(self._tasks), timeout=0)
@@ -95,10 +132,27 @@ class MeasurerPool:
             else:
                 yield progress, step, None
 
+    def _silent(self) -> Iterator[Measured]:
+        """Measurements whose measurers answer nothing any more; these are given up."""
+        now = time.monotonic()
+        away_seconds, self._listened = now - self._listened, now
+        for task, (measurer, progress, step) in list(self._tasks.items()):
+            ears = self._measurers[measurer]
+            if away_seconds > ASK_SECONDS:
+                ears.listen_anew()  # a controller that was away heard nobody
+            silent_seconds = ears.silent_seconds(measurer, now)
+            if silent_seconds < SILENT_SECONDS:
+                continue
+            del self._tasks[task], self._measurers[measurer]
+            ray.kill(measurer, no_restart=True)
+            kind = Kind.NODE_LOST if out_of_reach([ray.get(ears.node)]) else Kind.MEASURER_LOST
+            words = f"measuring: the measurer has given no answer for {silent_seconds:.0f} s"
+            yield progress, step, RunFailure(words, kind)
+
     def _failure(self, measurer: Any, error: ray.exceptions.RayError) -> RunFailure:
         """What happened; a measurer that died is replaced by the next one that is needed."""
         lost = isinstance(error, ray.exceptions.RayActorError)
-        node = self._measurers.pop(measurer) if lost else self._measurers[measurer]
+        node = (self._measurers.pop(measurer) if lost else self._measurers[measurer]).node
         here = None
         if lost:
             with suppress(ray.exceptions.RayError):  # it may have died before it could say
@@ -111,10 +165,11 @@ class MeasurerPool:
         actor: Any = ray.remote(self._measurer).options(
             num_cpus=0,
             num_gpus=self._gpus(),
+            max_concurrency=2,  # the second answers whether it is still there
             runtime_env=worker_environment(threads=1),
         )
         measurer: Any = actor.remote(str(self._store.path), self._data_path)
-        self._measurers[measurer] = measurer.node.remote()
+        self._measurers[measurer] = _Ears(measurer.node.remote())
         return measurer
 
     def _gpus(self) -> int:
@@ -124,3 +179,7 @@ class MeasurerPool:
         gang = shard_bundle(self._resources, nodes).resources.get("GPU", 0)
         least = self._resources.min_shards or self._resources.shards
         return 1 if there >= gang * least + self._resources.measurers else 0
+
+
+def _is_ready(reference: Any) -> bool:
+    return bool(ray.wait([reference], timeout=0)[0])

@@ -8,8 +8,10 @@ driver's and no terminal's death matters to it.
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
 import traceback
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,8 +23,10 @@ from sparsing.actors.data.study_data import data_of_study
 from sparsing.actors.orchestration.gang import last_line, worker_environment
 from sparsing.actors.orchestration.on_ray import controller_on_ray
 from sparsing.actors.orchestration.remote_class import remote_class
-from sparsing.study.errors import SparsingError
+from sparsing.actors.training.reach import is_cut_off
+from sparsing.study.errors import FencedError, SparsingError
 from sparsing.study.plan.runs import plan_runs
+from sparsing.study.store.control.hand_over import GivingWay, acquire_patiently
 from sparsing.study.store.control.journal import Journal
 from sparsing.study.store.control.lease import Lease, acquire, study_cell
 from sparsing.study.store.control.requests import study_is_to_stop
@@ -57,11 +61,21 @@ class Outcome:
 
 
 class StudyActor:
-    """Brings one study to its end; the actor's class."""
+    """Brings one study to its end; the actor's class.
 
-    def __init__(self, study_path: str, metrics_port: int) -> None:
+    Args:
+        study_path: the study's folder.
+        metrics_port: of its law service, on loopback.
+        waits: for its lease, where another controller is at work; so does one that Ray has started
+            again. Others are refused.
+    """
+
+    def __init__(self, study_path: str, metrics_port: int, waits: bool = False) -> None:
         self._store = StudyStore.open(".", study_path)
         self._metrics_port = metrics_port
+        context = ray.get_runtime_context()
+        self._id = context.get_actor_id() or ""
+        self._waits = waits or context.was_current_actor_reconstructed
         self._journal = Journal(self._store.path)
         self._stopping, self._ended = threading.Event(), threading.Event()
         self._outcome = Outcome()
@@ -78,12 +92,15 @@ class StudyActor:
         self._ended.wait(STOP_SECONDS)
 
     def _work(self) -> None:
-        for _ in range(TRIES):
+        tries = 0
+        while tries < TRIES:
             self._outcome, expected = self._try()
             if self._outcome.error:
                 self._journal.say(f"the controller ended: {self._outcome.error}")
             if expected or self._stopping.wait(PAUSE_SECONDS):
                 break
+            # What fails because the cluster is out of reach is tried until it is there again.
+            tries += not is_cut_off()
         self._ended.set()
         threading.Event().wait(LINGER_SECONDS)
         ray.kill(ray.get_runtime_context().current_actor, no_restart=True)
@@ -92,6 +109,10 @@ class StudyActor:
         """Work until the work ends; how it did, and whether that is an end to expect."""
         try:
             return self._work_alone(), True
+        except FencedError as error:
+            if self._waits:
+                self._end_this_life(str(error))
+            return Outcome(error=error), True
         except SparsingError as error:
             return Outcome(error=error), True
         except ray.exceptions.RayError as error:
@@ -104,11 +125,22 @@ class StudyActor:
             return Outcome(error=SparsingError(f"{type(error).__name__}: {error}")), False
 
     def _work_alone(self) -> Outcome:
-        lease = acquire(study_cell(self._store.path))
+        path, say = self._store.path, self._journal.say
+        if self._waits:
+            lease = acquire_patiently(path, self._id, say, self._stopping.is_set)
+        else:
+            lease = acquire(study_cell(path))
         try:
-            return self._control(lease)
+            with GivingWay(path, lease, self._id, is_cut_off, self._end_this_life):
+                return self._control(lease)
         finally:
             lease.release()
+
+    def _end_this_life(self, why: str) -> None:
+        """End this process at once; where the actor is still wanted, Ray starts it again."""
+        with suppress(OSError):
+            self._journal.say(f"this controller ends: {why}")
+        os._exit(1)
 
     def _control(self, lease: Lease) -> Outcome:
         say = self._journal.say
@@ -174,7 +206,7 @@ def start_study_actor(study_path: Path, metrics_port: int, *, detached: bool) ->
         max_concurrency=8,
         runtime_env=worker_environment(threads=1),
     )
-    return actor.remote(str(study_path), metrics_port)
+    return actor.remote(str(study_path), metrics_port, detached)
 
 
 def start_law_service(store: StudyStore, metrics_port: int) -> Any:

@@ -1,8 +1,13 @@
-"""Whether the cluster is reached from here: asked by TCP, for Ray waits and tries again."""
+"""How this process and the cluster reach each other.
+
+Whether somebody is in reach is asked by TCP, for Ray waits and tries again.
+"""
 
 from __future__ import annotations
 
+import os
 import socket
+from ipaddress import ip_address
 
 import psutil
 import ray
@@ -25,6 +30,25 @@ def takes_connections(host: str, port: int) -> bool:
             return True
     except OSError:
         return False
+
+
+def node_address() -> str:
+    """The address by which other nodes reach this one: Ray's, whatever /etc/hosts says."""
+    here = ray.get_runtime_context().get_node_id()
+    return next(node["NodeManagerAddress"] for node in ray.nodes() if node["NodeID"] == here)
+
+
+def use_interface_of(address: str) -> None:
+    """Have gloo and NCCL meet other shards over the interface that has an address.
+
+    Left to themselves they take that of the host's name, which on Debian is 127.0.1.1. What is set
+    in the environment stays.
+    """
+    interface = interface_of(address)
+    if interface is None or ip_address(address).is_loopback:
+        return
+    for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
+        os.environ.setdefault(name, interface)
 
 
 def interface_of(address: str) -> str | None:

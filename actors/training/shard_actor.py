@@ -6,15 +6,17 @@ import socket
 from collections.abc import Callable
 from typing import TypeVar
 
-import ray
-
 from sparsing.actors.training.assignment import Assignment
+from sparsing.actors.training.fence import Fence
 from sparsing.actors.training.heartbeat import Heartbeat, HeartbeatRecorder
+from sparsing.actors.training.orphan import OrphanWatch, StoreSight
+from sparsing.actors.training.reach import is_cut_off, node_address, use_interface_of
 from sparsing.actors.training.report import ShardReport
 from sparsing.actors.training.run_failure import as_failure
 from sparsing.actors.training.shard import TrainingShard
 from sparsing.actors.training.start import build_shard
 from sparsing.study.errors import FencedError
+from sparsing.study.store.study_store import StudyStore
 
 Result = TypeVar("Result")
 
@@ -28,14 +30,19 @@ class ShardActor:
 
     def __init__(self, assignment: Assignment, rank: int) -> None:
         self._assignment, self._rank = assignment, rank
+        self._address = node_address()
+        use_interface_of(self._address)
         self._recorder = HeartbeatRecorder()
         self._shard: TrainingShard | None = None
+        store = StudyStore.open(".", assignment.study_path)
+        fence = Fence(store, assignment.run.id, assignment.attempt, assignment.token)
+        OrphanWatch(StoreSight(store.path, fence), is_cut_off).start()
 
     def rendezvous(self) -> tuple[str, int]:
         """Address of this node and a free port on it, where the process group meets."""
         with socket.socket() as probe:
             probe.bind(("", 0))
-            return ray.util.get_node_ip_address(), probe.getsockname()[1]
+            return self._address, probe.getsockname()[1]
 
     def heartbeat(self) -> Heartbeat:
         """How this shard goes on."""

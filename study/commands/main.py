@@ -36,6 +36,7 @@ COMMANDS = {
     "submit": "sparsing.actors.commands.lifecycle:submit",
     "stop": "sparsing.actors.commands.lifecycle:stop",
     "resume": "sparsing.actors.commands.lifecycle:resume",
+    "keep": "sparsing.actors.commands.keep:keep",
     "logs": "sparsing.actors.commands.lifecycle:logs",
     "measure": "sparsing.actors.commands.measure:measure",
     "generate": "sparsing.actors.commands.generate:generate",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -47,12 +48,12 @@ class HostStudy:
 
     def rows(self) -> int:
         """Steps in the store."""
-        if not list(self.cluster.store.glob(f"{self.name}-*/study.yaml")):
-            return 0
-        return self.store.count_rows("steps")
+        return self.store.count_rows("steps") if self.states() else 0
 
-    def states(self) -> dict[str, int]:
-        """How many runs are in each state."""
+    def states(self) -> dict[Any, int]:
+        """How many runs are in each state; all none before the job has made the store."""
+        if not list(self.cluster.store.glob(f"{self.name}-*/study.yaml")):
+            return Counter()
         return StudyStatus.read(self.store).states
 
     def attempt(self) -> int:

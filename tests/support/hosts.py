@@ -2,8 +2,8 @@
 
 Each host is a network, process, mount, IPC and host-name namespace: its processes see neither those
 of others nor their shared memory, and die with it. All hosts see this machine's files, so that the
-store is a folder that they share; only `/tmp/ray`, `/dev/shm` and `/etc/hosts` are their own, the
-last as Debian makes it, with `127.0.1.1` for the host's name.
+store is a folder that they share; only `/tmp/ray`, `/dev/shm`, root's home and `/etc/hosts` are
+their own, the last as Debian makes it, with `127.0.1.1` for the host's name.
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ mkdir -p /tmp/ray
 mount -t tmpfs none /tmp/ray
 mount -t tmpfs -o size=1g none /dev/shm
 mount --bind {folder}/hosts /etc/hosts
+mkdir -p {folder}/home
+sed 's#^root:.*#root:x:0:0:root:{folder}/home:/bin/bash#' /etc/passwd > {folder}/passwd
+mount --bind {folder}/passwd /etc/passwd
 touch {folder}/up
 exec sleep infinity
 """

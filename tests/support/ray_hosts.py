@@ -40,11 +40,9 @@ class RayHosts:
 
     def environment(self, host: Host) -> dict[str, str]:
         """Of what runs on a host."""
-        home = host.folder / "home"
-        home.mkdir(exist_ok=True)
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "SPARSING_"))}
         return kept | {
-            "HOME": str(home),
+            "HOME": str(host.folder / "home"),
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "PYTHONPATH": str(DEPLOY.parent),
             "RAY_AUTH_MODE": "token",

@@ -15,6 +15,7 @@ from sparsing.actors.orchestration.cluster.jobs import read_definition
 from sparsing.actors.orchestration.driver import drive
 from sparsing.study.errors import SparsingError
 from sparsing.study.store.control.journal import Journal
+from sparsing.study.store.control.requests import mark_submitted
 from sparsing.study.store.study_store import StudyStore
 
 
@@ -26,6 +27,7 @@ def main(study: str, root: str) -> None:
     try:
         definition = read_definition(Path.cwd())
         store = StudyStore.create(root, definition) if definition else StudyStore.open(root, study)
+        mark_submitted(store.path)
         failed = _drive(store)
     except SparsingError as error:
         click.echo(f"error: {error}", err=True)

@@ -13,6 +13,7 @@ from sparsing.study.store.io import durable as commits
 from sparsing.study.store.io.durable import IDENTIFIER
 
 STOP = "stop"
+SUBMITTED = "submitted"
 
 
 def request_stop(study_path: Path, run: str | None = None) -> None:
@@ -43,6 +44,18 @@ def stopped_runs(study_path: Path) -> set[str]:
         return set()
     runs = {name.removeprefix(f"{STOP}=") for name in names if name.startswith(f"{STOP}=")}
     return {run for run in runs if IDENTIFIER.fullmatch(run)}
+
+
+def mark_submitted(study_path: Path) -> None:
+    """Take down that the study was handed to a cluster, which is to bring it to its end."""
+    path = study_path / ".controller" / SUBMITTED
+    path.parent.mkdir(exist_ok=True)
+    commits.replace(b"", path)
+
+
+def was_submitted(study_path: Path) -> bool:
+    """Whether the study was handed to a cluster."""
+    return (study_path / ".controller" / SUBMITTED).exists()
 
 
 def _file(study_path: Path, run: str | None) -> Path:

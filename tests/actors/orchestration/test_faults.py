@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import signal
 import time
 from collections.abc import Iterator
 from itertools import chain
@@ -19,6 +20,7 @@ from fault_study import (
     definition,
 )
 
+from sparsing.actors.orchestration import measurers
 from sparsing.study.store.study_store import StudyStore
 
 STUDIES, FAULTS, SEED = 7, 5, 8
@@ -44,6 +46,27 @@ def undisturbed(local: LocalCluster, tmp_path_factory: pytest.TempPathFactory) -
     playing = Playing(local, tmp_path_factory.mktemp("undisturbed") / "store", definition(shards=2))
     playing.finish()
     return playing.store
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_measurer_that_stands_still_is_replaced(
+    local: LocalCluster,
+    undisturbed: StudyStore,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """SIGSTOP: its process is there, its connection is open, and it answers nothing."""
+    monkeypatch.setattr(measurers, "SILENT_SECONDS", 8.0)
+    monkeypatch.setattr(measurers, "ASK_SECONDS", 1.0)
+    playing = Playing(local, tmp_path / "store", definition(shards=2))
+    playing.until(lambda: bool(local.actors("Measurer")), "with a measurer")
+    playing.until(lambda: playing.store.count_rows("sparsity") > 0, "measured once")
+    for process in local.actors("Measurer"):
+        process.send_signal(signal.SIGSTOP)
+    playing.until(lambda: "measurer_lost" in playing.failures(), "its silence is noticed")
+    playing.finish()
+    assert_same_rows(playing.store, undisturbed, TOLERANCE)
 
 
 def faults(count: int, seed: int) -> list[str]:
