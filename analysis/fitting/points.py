@@ -70,8 +70,9 @@ class Points:
         places = np.log(self.tokens / self.tokens[0]) / np.log(self.tokens[-1] / self.tokens[0])
         cells = np.minimum((places * most).astype(int), most - 1)
         _, cell = np.unique(cells, return_inverse=True)
-        weights = np.bincount(cell, self.weights)
+        weights: Floats = np.bincount(cell, self.weights).astype(float)
         values = np.bincount(cell, self.weights * self.values) / weights
+        missed = self.weights * (self.values - values[cell]) ** 2
         said = (
             f"{len(self.tokens)} points were joined into {len(weights)}, by equal steps of log "
             "tokens, each with the weight of its points"
@@ -83,7 +84,7 @@ class Points:
             weights=weights,
             warnings=(*self.warnings, said),
             counts=np.bincount(cell).astype(float),
-            scatter=np.bincount(cell, self.weights * (self.values - values[cell]) ** 2),
+            scatter=np.bincount(cell, missed).astype(float),
         )
 
 
