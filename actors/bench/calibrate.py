@@ -33,11 +33,16 @@ from sparsing.study.plan.rates import Rates, step_time
 from sparsing.study.plan.runs import CHECKPOINT_BYTES_PER_PARAMETER, Run
 from sparsing.study.plan.work import StepWork, memory_of, step_work
 
-CPU_SHAPES = ((32, 2), (32, 8), (64, 4), (96, 8), (128, 2), (160, 4), (256, 2), (256, 5))
-"""d_h and layers of the models that rates are measured on."""
-CPU_TRUTHS = ((48, 4), (128, 5), (224, 4))
-GPU_SHAPES = ((512, 4), (768, 8), (1024, 12), (1280, 8), (1536, 16), (1792, 8))
-GPU_TRUTHS = ((768, 16), (1280, 16), (1792, 16))
+Model = tuple[int, int, int]
+"""d_h, layers, and sequences of a batch."""
+CPU_SHAPES = (
+    *((32, 2, 8), (32, 8, 16), (64, 4, 8), (96, 8, 4), (128, 2, 16), (160, 4, 4)),
+    *((256, 2, 2), (256, 5, 8)),
+)
+"""The models that rates are measured on: no two terms of a step grow together in all of them."""
+CPU_TRUTHS = ((48, 4, 8), (128, 5, 4), (224, 4, 8))
+GPU_SHAPES = ((512, 4, 64), (768, 8, 8), (1024, 12, 16), (1280, 8, 32), (1536, 16, 8), (1792, 8, 8))
+GPU_TRUTHS = ((768, 16, 16), (1280, 16, 8), (1792, 16, 16))
 BLOCKS, BLOCK_STEPS = 8, 4
 TRUTH_STEPS = 40
 UNLIMITED = 1e18
@@ -50,14 +55,14 @@ def shape_of(d_h: int, layers: int) -> Shape:
     return Shape(d_h=d_h, layers=layers, d_f=5 * d_h // 2, heads=d_h // size)
 
 
-def calibrate(shapes: tuple[tuple[int, int], ...] | None = None) -> Rates:
+def calibrate(shapes: tuple[Model, ...] | None = None) -> Rates:
     """Measure training steps of small models here, and find the rates that explain them."""
     torch.set_num_threads(1)
     cuda = torch.cuda.is_available()
     works, seconds = [], []
     written = UNLIMITED
-    for d_h, layers in shapes or (GPU_SHAPES if cuda else CPU_SHAPES):
-        with working_shard(shape_of(d_h, layers)) as shard:
+    for d_h, layers, batch in shapes or (GPU_SHAPES if cuda else CPU_SHAPES):
+        with working_shard(shape_of(d_h, layers), batch) as shard:
             works.append(_work(shard))
             seconds.append(step_seconds(shard))
             written = _written_per_second(shard)
@@ -158,19 +163,21 @@ def _written_per_second(shard: TrainingShard) -> float:
         return CHECKPOINT_BYTES_PER_PARAMETER * parameters / (now() - began)
 
 
-def train_apart(d_h: int, layers: int) -> dict[str, float]:
+def train_apart(d_h: int, layers: int, batch: int) -> dict[str, float]:
     """A training of TRUTH_STEPS and a checkpoint in a process of its own: times and memory."""
-    code = f"from sparsing.actors.bench import calibrate; calibrate._train({d_h}, {layers})"
+    code = (
+        f"from sparsing.actors.bench import calibrate; calibrate._train({d_h}, {layers}, {batch})"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ
     )
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def _train(d_h: int, layers: int) -> None:
+def _train(d_h: int, layers: int, batch: int) -> None:
     """What `train_apart` runs; prints one JSON document."""
     torch.set_num_threads(1)
-    with working_shard(shape_of(d_h, layers)) as shard:
+    with working_shard(shape_of(d_h, layers), batch) as shard:
         started = time.process_time()
         device = shard.engine.device
         parts = _parts(shard, 0.0)
@@ -216,13 +223,13 @@ def cases(repeats: int) -> list[Case]:
     rates = calibrate()
     cuda = torch.cuda.is_available()
     found = []
-    for d_h, layers in GPU_TRUTHS if cuda else CPU_TRUTHS:
-        with working_shard(shape_of(d_h, layers)) as shard:
+    for d_h, layers, batch in GPU_TRUTHS if cuda else CPU_TRUTHS:
+        with working_shard(shape_of(d_h, layers), batch) as shard:
             work, memory = _work(shard), _parts(shard, rates.process_bytes)
             run, vocabulary = shard.run, shard.config.vocabulary_size
-        true = train_apart(d_h, layers)
+        true = train_apart(d_h, layers, batch)
         step = step_time(work, rates).total
-        name = f"{d_h} x {layers}"
+        name = f"{d_h} x {layers}, {batch} sequences"
         pairs = (
             ("step", step, true["step_seconds"], "s"),
             ("peak memory", memory / 1e6, true["memory_bytes"] / 1e6, "MB"),

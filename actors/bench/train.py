@@ -82,11 +82,18 @@ def _cases_of_shape(name: str, shard: TrainingShard, repeats: int) -> list[Case]
 
 
 @contextmanager
-def working_shard(shape: Shape) -> Iterator[TrainingShard]:
-    """A shard of world size 1 in this process, with store, data and writers, ready to step."""
+def working_shard(shape: Shape, batch_sequences: int | None = None) -> Iterator[TrainingShard]:
+    """A shard of world size 1 in this process, with store, data and writers, ready to step.
+
+    batch_sequences: of the global batch; None: the default of its size.
+    """
     study = load_study("quickstart")
     axes = Axes(activation=["relu"], scale=[shape], seed=[0])
-    study = Study.model_validate(study.model_dump() | {"axes": axes, "tokens": 10**10})
+    changes = study.model_dump() | {"axes": axes, "tokens": 10**10}
+    if batch_sequences is not None:
+        tokens = batch_sequences * study.data.sequence_tokens
+        changes["optimization"] = study.optimization.model_copy(update={"batch_tokens": tokens})
+    study = Study.model_validate(changes)
     with tempfile.TemporaryDirectory(prefix="sparsing-bench-") as folder:
         store = StudyStore.create(folder, study)
         data = prepare(study, Path(folder) / "data", None)
