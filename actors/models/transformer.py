@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sparsing.actors.models.chunked_loss import LARGE_LOGITS, next_token_loss
 from sparsing.actors.models.kv_cache import Past, PastTokens
 from sparsing.kernels.ffn import GatedFFN
 from sparsing.kernels.ops import linear
@@ -133,7 +134,11 @@ class Transformer(nn.Module):
             tokens: int64 (batch, tokens).
             targets: int64 (batch, tokens), the next tokens.
         """
-        logits = self._logits(self._hidden(tokens, None))
+        hidden = self._hidden(tokens, None)
+        if targets is not None and targets.numel() * self.config.vocabulary_size >= LARGE_LOGITS:
+            x = self.norm(hidden) / self.config.width
+            return next_token_loss(x.flatten(0, 1), self.embedding.weight, targets.flatten())
+        logits = self._logits(hidden)
         if targets is None:
             return logits
         return functional.cross_entropy(logits.flatten(0, 1), targets.flatten())

@@ -24,15 +24,32 @@ BENCHMARKS = {
 
 
 @click.command()
-@click.argument("name", type=click.Choice(list(BENCHMARKS)))
+@click.argument("name", type=click.Choice([*BENCHMARKS, "gpu"]))
 @click.option("--repeats", default=7, show_default=True, type=click.IntRange(1))
 @click.option(
     "--calibrate",
     type=click.Path(dir_okay=False),
     help="With `train`: measure this machine's rates instead, and write them for `sparsing plan`.",
 )
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False),
+    default="gpu-results.json",
+    show_default=True,
+    help="With `gpu`: the file of its results.",
+)
+@click.option("--dry-run", is_flag=True, help="With `gpu`: every part at toy size, also on a CPU.")
+@click.option("--part", "parts", multiple=True, help="With `gpu`: only this part; again for more.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-def bench(name: str, repeats: int, calibrate: str | None, as_json: bool) -> None:
+def bench(
+    name: str,
+    repeats: int,
+    calibrate: str | None,
+    out: str,
+    dry_run: bool,
+    parts: tuple[str, ...],
+    as_json: bool,
+) -> None:
     """Measure NAME against its baselines on this machine.
 
     \b
@@ -48,6 +65,7 @@ def bench(name: str, repeats: int, calibrate: str | None, as_json: bool) -> None
       sparsing bench decode           tokens per second, sparse against dense and transformers
       sparsing bench plan             estimates of three sizes against what they take here
       sparsing bench train --calibrate rates.json
+      sparsing bench gpu --out results.json   all that needs a GPU, within 8 minutes of one
       sparsing bench schedule         1,000 runs on 64 simulated nodes; 20 minutes, 16 GB of memory
     """
     from dataclasses import asdict
@@ -56,6 +74,9 @@ def bench(name: str, repeats: int, calibrate: str | None, as_json: bool) -> None
 
     if calibrate is not None:
         _calibrate(name, Path(calibrate))
+        return
+    if name == "gpu":
+        _gpu_day(Path(out), dry_run, parts)
         return
     from sparsing.study.display.table import show, table
 
@@ -88,3 +109,12 @@ def _calibrate(name: str, path: Path) -> None:
     rates = importlib.import_module(BENCHMARKS["plan"]).calibrate()
     write_rates(rates, path)
     click.echo(f"{path}: {rates.device}, {rates.source}")
+
+
+def _gpu_day(out: Path, dry_run: bool, parts: tuple[str, ...]) -> None:
+    """Everything that needs a GPU, part by part."""
+    gpu_day = importlib.import_module("sparsing.actors.bench.gpu_day")
+    if unknown := set(parts) - set(gpu_day.PARTS):
+        named = ", ".join(gpu_day.PARTS)
+        raise click.UsageError(f"no part '{min(unknown)}'; parts: {named}")
+    gpu_day.run_parts(out, dry=dry_run, names=parts)
