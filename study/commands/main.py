@@ -45,6 +45,7 @@ COMMANDS = {
     "predict": "sparsing.analysis.commands.laws:predict",
     "advise": "sparsing.analysis.commands.advise:advise_command",
     "report": "sparsing.analysis.commands.laws:report",
+    "figures": "sparsing.analysis.commands.figures:figures",
     "serve": "sparsing.analysis.commands.serve:serve",
     "fit": "sparsing.analysis.commands.fit:fit",
     "bench": "sparsing.study.commands.bench:bench",
