@@ -91,9 +91,10 @@ class TrainingOrder:
         """Sequences number first ... first+count-1: int64 (count, sequence_tokens + 1)."""
         tokens = self.data.sequence_tokens
         result = np.empty((count, tokens + 1), dtype=np.int64)
+        streams = [self.data.train(domain) for domain in self.data.domains]
         for row, (domain, index) in enumerate(zip(*self.indices(first, count), strict=True)):
             start = index * tokens
-            result[row] = self.data.train(self.data.domains[domain])[start : start + tokens + 1]
+            result[row] = streams[domain][start : start + tokens + 1]
         return result
 
     def domains_of(self, first: int, count: int) -> np.ndarray:

@@ -49,6 +49,10 @@ class TokenStream:
 
     def __getitem__(self, place: slice | int) -> Any:
         """Tokens of a slice, as an array; a token of an index."""
+        if isinstance(place, slice) and place.step is None and place.start is not None:
+            start, stop = place.start, place.stop
+            if stop is not None and 0 <= start <= stop:
+                return self.read(start, stop)  # as training reads
         if not isinstance(place, slice):
             index = range(self._tokens)[place]
             return self.read(index, index + 1)[0]

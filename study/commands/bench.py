@@ -19,6 +19,7 @@ BENCHMARKS = {
     "store": "sparsing.study.bench.store",
     "decode": "sparsing.actors.bench.decode",
     "schedule": "sparsing.actors.bench.schedule",
+    "data": "sparsing.actors.bench.data",
     "plan": "sparsing.actors.bench.calibrate",
 }
 
@@ -66,6 +67,7 @@ def bench(
       sparsing bench plan             estimates of three sizes against what they take here
       sparsing bench train --calibrate rates.json
       sparsing bench gpu --out results.json   all that needs a GPU, within 8 minutes of one
+      sparsing bench data             text to tokens, reads in training order, 64 raylets
       sparsing bench schedule         1,000 runs on 64 simulated nodes; 20 minutes, 16 GB of memory
     """
     from dataclasses import asdict
