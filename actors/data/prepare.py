@@ -193,16 +193,27 @@ def precheck(data: Data) -> None:
     Raises DefinitionError with all that is wrong, a line for each: sources that are missing or
     unreadable, or too small for the validation set.
     """
-    problems, needed = [], 2 * tokens_per_half(data)
+    tokens_per_half(data)
+    problems = []
     there = existing_tokenizer(data)
     ids = TokenIds(there.vocabulary_size, there.end_of_document) if there else None
     for domain, source in sorted(data.domains.items()):
-        try:
-            _precheck_source(source, data.max_bytes, needed, ids)
-        except DefinitionError as error:
-            problems.append(f"data.domains.{domain}: {error}")
+        if problem := source_problem(source, data, ids):
+            problems.append(f"data.domains.{domain}: {problem}")
     if problems:
         raise DefinitionError("\n".join(problems))
+
+
+def source_problem(source: Source, data: Data, ids: TokenIds | None) -> str | None:
+    """What is wrong with a source, as far as its beginning tells; None if nothing.
+
+    `ids` are those of the study's tokenizer, where it needs no training.
+    """
+    try:
+        _precheck_source(source, data.max_bytes, 2 * tokens_per_half(data), ids)
+    except DefinitionError as error:
+        return str(error)
+    return None
 
 
 def _precheck_source(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 
 import click
@@ -53,8 +54,8 @@ def plan(
     """
     from pathlib import Path
 
-    from sparsing.study.definition.load import load_study
-    from sparsing.study.display.plan import estimate_table, plan_table
+    from sparsing.study.definition.load import load_study, with_places
+    from sparsing.study.display.plan import data_table, estimate_table, plan_table
     from sparsing.study.display.table import show
     from sparsing.study.plan.accelerators import ACCELERATORS as FIGURES
     from sparsing.study.plan.estimate import estimate
@@ -65,18 +66,26 @@ def plan(
     made = make_plan(definition, utilization=utilization)
     wanted = definition.resources.accelerator_type
     kinds = kinds or ((wanted,) if wanted in FIGURES else ACCELERATORS)
+    # What looks at data lives in `actors`, which this room does not import.
+    preflight = importlib.import_module("sparsing.actors.data.preflight")
+    found = preflight.forecast(definition)
     rates = [calculated(FIGURES[kind]) for kind in kinds]
     if calibration is not None:
         rates = [read_rates(Path(calibration))]
     estimates = [estimate(definition, each, gpus) for each in rates]
     if as_json:
         document = made.as_json() | {"estimates": [each.as_json() for each in estimates]}
+        document["data"] = found.as_json()
         click.echo(json.dumps(document, indent=2))
         return
     show(plan_table(made))
     for each in estimates:
         click.echo()
         show(estimate_table(each))
+    click.echo()
+    show(data_table(found.as_json()))
+    for line in with_places(found.warnings, study):
+        click.echo(f"warning: {line}", err=True)
 
 
 @click.command()

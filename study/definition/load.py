@@ -102,3 +102,23 @@ def _with_absolute_paths(study: Study, folder: Path) -> Study:
 
 def _absolute(path: str, folder: Path) -> str:
     return os.path.abspath(folder / os.path.expanduser(path))
+
+
+def with_places(lines: list[str], selector: str) -> list[str]:
+    """Lines that begin with a path of a definition, with file, line and column where it is one."""
+    if "/" not in selector and not selector.endswith((".yaml", ".yml")):
+        return lines
+    try:
+        tree, _ = read_yaml(Path(selector).expanduser().read_bytes())
+    except (OSError, YamlProblem):
+        return lines
+    placed = []
+    for line in lines:
+        node = tree
+        for piece in line.partition(":")[0].split("."):
+            if (child := node.child(piece)) is None:
+                break
+            node = child
+        row, column = node.key_place
+        placed.append(f"{selector}:{row}:{column}: {line}")
+    return placed

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from typing import Any
+
 from sparsing.study.display.table import Table, table
 from sparsing.study.plan.estimate import Estimate, RunEstimate
 from sparsing.study.plan.runs import Plan
@@ -97,3 +100,34 @@ def _time_note(made: Estimate) -> str:
         f"{hours_text(total['shard_hours'])}, and about {hours_text(total['measuring_hours'])} to "
         f"measure and {hours_text(total['lost_hours'])} lost to failures"
     )
+
+
+DATA = ("files", "on disk", "text", "tokens", "wanted by the longest run", "epochs")
+
+
+def data_table(document: dict[str, Any]) -> Table:
+    """What each domain has and what is wanted of it, from the document of a look at the data."""
+    shown = table(("domain", *DATA), right=DATA, title="data, estimated from a sample")
+    for domain in document["domains"]:
+        here = domain["problem"] is None
+        epochs = domain["epochs"]
+        shown.add(
+            domain["domain"],
+            f"{domain['files']:,}" if here else "not here",
+            bytes_text(domain["file_bytes"]) if here else "-",
+            bytes_text(domain["text_bytes"]) if here else "-",
+            count_text(domain["tokens"]) if here else "-",
+            count_text(domain["tokens_wanted"]),
+            "-" if epochs is None else f"{epochs:.2f}",
+        )
+    hours, cores = document["core_hours"], os.cpu_count() or 1
+    cluster = document["cluster_cores"]
+    wanted = " where a source is not here, as much as is wanted;" if document["assumed"] else ""
+    shown.notes = [
+        "",
+        f"preparation:{wanted} {bytes_text(document['text_bytes'])} of text, "
+        f"{count_text(document['tokens'])} tokens, {bytes_text(document['disk_bytes'])} of disk; "
+        f"{hours_text(hours)} of a core: {hours_text(hours / cores)} on {cores} cores, "
+        f"{hours_text(hours / cluster)} on {cluster} (ten nodes)",
+    ]
+    return shown
