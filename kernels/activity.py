@@ -32,6 +32,15 @@ def contributions(intermediate: Tensor, norms: Tensor) -> Tensor:
     return intermediate.float().abs() * norms
 
 
+def contributing(intermediate: Tensor, norms: Tensor) -> Tensor:
+    """Which neurons put anything out: z (..., d_f), ||W_out[:, i]|| (d_f,) -> bool (..., d_f).
+
+    A neuron that contributes exactly nothing is never counted as active, whatever rule chose it:
+    Top-k takes k also where ReLU leaves fewer, FAT with eps 0 takes all.
+    """
+    return (intermediate != 0) & (norms > 0)
+
+
 class Rule(Protocol):
     """One layer's definition of active neurons, with its parameter."""
 

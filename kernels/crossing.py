@@ -7,7 +7,7 @@ each token's tail at the lower one, and from there the tail grows neuron by neur
 their contributions. Steps are added up in bins of contributions that differ by less than
 2^-15 of themselves, so that memory depends neither on the tokens nor on the neurons.
 
-A token whose FFN output is zero has nothing to truncate: its CETT is 0, and it is counted.
+A token whose FFN output is zero has nothing to truncate: its CETT is 0, and counts in the mean.
 """
 
 from __future__ import annotations
@@ -63,8 +63,6 @@ class CettWindow:
         self.low, self.high = low, high
         self.tokens = 0
         """Tokens seen, without padding."""
-        self.zero_tokens = 0
-        """Tokens among them whose FFN output is zero."""
         self.largest = 0.0
         """Largest contribution of all tokens."""
         self.neurons = 0
@@ -124,7 +122,6 @@ class CettWindow:
         whole = torch.linalg.vector_norm(out, dim=-1)
         self.tokens += len(z)
         self.neurons += z.numel()
-        self.zero_tokens += int((whole == 0).sum())
         self.weight += float(weight.sum())
         self.largest = max(self.largest, float(sizes.max()))
         above = at_least(sizes, max(self.low, SMALLEST))

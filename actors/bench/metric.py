@@ -231,8 +231,10 @@ def threshold_errors(subject: Subject, choose: Sequences, found: list[Search]) -
 
 def activation_ratio(subject: Subject, choose: Sequences, found: Search) -> float:
     """Mean over tokens and layers at the thresholds found, on the tokens that they came from."""
-    activity = Activity(subject, choose, [Cett(eps) for eps in found.thresholds])
-    subject.losses(choose, activity.visit)
+    rules = [Cett(eps) for eps in found.thresholds]
+    activity = Activity(subject, choose, rules)
+    with subject.sparse(rules):
+        subject.losses(choose, activity.visit)
     return float(np.mean(activity.shares.sum(1) / choose.counts.sum()))
 
 

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     "--data",
     multiple=True,
     metavar="[NAME=]FILE",
-    help="Text to measure on (.txt, .jsonl, .parquet); each file is a domain, "
-    "all of the same weight. Default, for a checkpoint in a store: its study's validation data.",
+    help="Text to measure on (.txt, .jsonl, .parquet), a file or a folder, of which a random "
+    "sample is taken; each is a domain, all of the same weight. Default, for a checkpoint in a "
+    "store: its study's validation data.",
 )
 @click.option(
     "--metric",
@@ -50,6 +51,11 @@ if TYPE_CHECKING:
     "--sequence-tokens",
     type=click.IntRange(min=2),
     help="Tokens of a sequence of --data [as in training, if known, else 512].",
+)
+@click.option(
+    "--no-bos",
+    is_flag=True,
+    help="Leave out BOS, which stands before each sequence where the tokenizer puts one.",
 )
 @click.option(
     "--field", default="text", show_default=True, help="Key or column of the text in --data."
@@ -83,6 +89,7 @@ def measure(
     cett: float | None,
     tokens: int | None,
     sequence_tokens: int | None,
+    no_bos: bool,
     field: str,
     precision: float | None,
     thresholds_file: Path | None,
@@ -119,7 +126,13 @@ def measure(
         write_thresholds,
     )
 
-    asked = Asked(data=data, tokens=tokens, sequence_tokens=sequence_tokens, field=field)
+    asked = Asked(
+        data=data,
+        tokens=tokens,
+        sequence_tokens=sequence_tokens,
+        field=field,
+        bos=not no_bos,
+    )
     progress = Progress()
     if as_pareto:
         models, curves, halves = pareto_of_folders(paths, asked, progress)

@@ -17,6 +17,7 @@ from sparsing.actors.measuring.requests.tables import (
     model_text,
     pareto_table,
     tokens_line,
+    zero_note,
 )
 from sparsing.actors.measuring.tokens import Sequences
 from sparsing.study.display.table import show
@@ -57,6 +58,8 @@ def show_measured(models: list[Model], metric: Metric, measured: Measured) -> No
             click.echo(note)
         show(domain_table(one))
         show(layer_table(one))
+        if zeros := zero_note(one):
+            click.echo(zeros)
     click.echo(tokens_line(measured))
 
 

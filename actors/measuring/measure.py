@@ -2,9 +2,9 @@
 
 Thresholds and the CETT value come from one half of the validation set (the *choose* half);
 activation ratios and losses that are reported come from the other half. Active neurons are counted
-on a dense forward, as the paper's reference does: on a sparse one the inputs of later layers would
-already be changed by what is left out before. The sparse loss is that with all layers sparse at
-once.
+in the sparse run, with all layers sparse at once, as the paper's reference does: those that
+contribute to what the model then computes, which is what a sparse kernel reads. Beside it stands
+the count in the dense run, in which nothing before a layer was left out.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from torch import Tensor
 from sparsing.actors.measuring.interval import ThresholdDraws, ratio_intervals
 from sparsing.actors.measuring.model import Subject
 from sparsing.actors.measuring.search import Found, Probe
-from sparsing.actors.measuring.tokens import PADDING, Sequences
-from sparsing.kernels.activity import Cett, Rule, out_norms
+from sparsing.actors.measuring.tokens import Sequences
+from sparsing.kernels.activity import Cett, Rule, contributing, out_norms
 
 DEAD_FREQUENCY = 1e-3
 """A neuron active on fewer than 0.1 % of the tokens is dead (paper's repository)."""
@@ -36,6 +36,10 @@ class DomainActivity:
     tokens: int
     frequency: list[np.ndarray]
     """Per layer: share of tokens on which each neuron is active, (d_f,) float64."""
+    dense_run_ratios: list[float]
+    """Per layer: mean share of active neurons, counted in the dense run."""
+    zero_output_ratios: list[float]
+    """Per layer: share of tokens whose FFN output is zero, in the dense run; their CETT is 0."""
     dense_loss: float
     sparse_loss: float
     interval: Interval
@@ -108,28 +112,28 @@ def measure_rules(
         drawn: how the rules' thresholds vary with the choosing half, for the intervals; None:
             they are given, and only the reporting half varies.
     """
-    activity = Activity(subject, report, rules)
-    dense = subject.losses(report, activity.visit)
+    dense, sparse = Activity(subject, report, rules), Activity(subject, report, rules)
+    dense.losses = subject.losses(report, dense.visit)
     with subject.sparse(rules):
-        sparse = subject.losses(report)
+        sparse.losses = subject.losses(report, sparse.visit)
     parts: dict[str, DomainActivity] = {
-        name: _domain_part(activity, dense, sparse, drawn, index)
+        name: _domain_part(dense, sparse, drawn, index)
         for index, name in enumerate(report.domains)
         if report.domain_tokens[index]
     }
     named: dict[str | None, DomainActivity] = {**parts}  # type: ignore[dict-item]
-    named[None] = _mixture(activity, dense, sparse, drawn, parts)
+    named[None] = _mixture(dense, sparse, drawn, parts)
     return Measurement(
         metric=metric,
         rules=list(rules),
         cett=cett,
         parts=named,
-        vocabulary=activity.vocabulary(subject.vocabulary_size),
+        vocabulary=sparse.vocabulary(subject.vocabulary_size),
     )
 
 
 class Activity:
-    """Counts active neurons while a dense forward streams by."""
+    """Counts active neurons while a forward streams by, dense or sparse by the same rules."""
 
     def __init__(self, subject: Subject, report: Sequences, rules: Sequence[Rule]) -> None:
         self.report = report
@@ -140,13 +144,21 @@ class Activity:
         """Per layer: tokens of each domain on which each neuron was active, (domains, d_f)."""
         self.shares = np.zeros((len(subject.ffns), len(report)))
         """Share of active neurons, summed over each sequence's tokens, (layers, n)."""
+        self.zero_outputs = np.zeros((len(subject.ffns), len(report)), dtype=np.int64)
+        """Tokens of each sequence whose FFN output is zero, (layers, n)."""
+        self.losses = np.zeros(len(report))
+        """Of each sequence in that forward, nats summed over its tokens, (n,)."""
         self._norms = [out_norms(ffn.w_out.weight) for ffn in subject.ffns]
         self._per_token = np.zeros(report.tokens[:, 1:].shape, dtype=np.float32)
 
-    def visit(self, layer: int, batch: slice, gate: Tensor, z: Tensor, _: Tensor) -> None:
+    def visit(self, layer: int, batch: slice, gate: Tensor, z: Tensor, out: Tensor) -> None:
         """Count one layer of one forward; padding counts nowhere."""
-        real = torch.from_numpy(self.report.tokens[batch, 1:] != PADDING).to(z.device)
-        active = self.rules[layer].active(gate, z, self._norms[layer]) & real.unsqueeze(-1)
+        real = torch.from_numpy(self.report.counted[batch]).to(z.device)
+        norms = self._norms[layer]
+        active = self.rules[layer].active(gate, z, norms) & contributing(z, norms)
+        active &= real.unsqueeze(-1)
+        empty = (out == 0).all(-1) & real
+        self.zero_outputs[layer, batch] = empty.sum(1).cpu().numpy()
         share = active.mean(-1, dtype=torch.float32).cpu().numpy()
         self.shares[layer, batch] = share.sum(1, dtype=np.float64)
         self._per_token[batch] += share
@@ -160,7 +172,7 @@ class Activity:
 
     def vocabulary(self, size: int) -> dict[int, tuple[float, int]]:
         """Token id -> (mean activation ratio, occurrences), of all input tokens."""
-        real = self.report.tokens[:, 1:] != PADDING
+        real = self.report.counted
         tokens = self.report.tokens[:, :-1][real]
         sums = np.bincount(tokens, self._per_token[real] / len(self.totals), minlength=size)
         count = np.bincount(tokens, minlength=size)
@@ -168,44 +180,46 @@ class Activity:
 
 
 def _domain_part(
-    activity: Activity,
-    dense: np.ndarray,
-    sparse: np.ndarray,
+    dense: Activity,
+    sparse: Activity,
     drawn: ThresholdDraws | None,
     index: int,
 ) -> DomainActivity:
-    report = activity.report
+    report = sparse.report
     mine, tokens = report.domain == index, report.domain_tokens[index]
-    layers, mean = ratio_intervals(report, activity.shares, drawn, index)
+    layers, mean = ratio_intervals(report, sparse.shares, drawn, index)
     return DomainActivity(
         tokens=int(tokens),
-        frequency=activity.frequency(index),
-        dense_loss=float(dense[mine].sum() / tokens),
-        sparse_loss=float(sparse[mine].sum() / tokens),
+        frequency=sparse.frequency(index),
+        dense_run_ratios=(dense.shares[:, mine].sum(1) / tokens).tolist(),
+        zero_output_ratios=(dense.zero_outputs[:, mine].sum(1) / tokens).tolist(),
+        dense_loss=float(dense.losses[mine].sum() / tokens),
+        sparse_loss=float(sparse.losses[mine].sum() / tokens),
         interval=mean,
         layer_intervals=[(float(low), float(high)) for low, high in layers],
     )
 
 
 def _mixture(
-    activity: Activity,
-    dense: np.ndarray,
-    sparse: np.ndarray,
+    dense: Activity,
+    sparse: Activity,
     drawn: ThresholdDraws | None,
     parts: dict[str, DomainActivity],
 ) -> DomainActivity:
-    report = activity.report
+    report = sparse.report
     share = dict(zip(report.domains, report.shares, strict=True))
     total = sum(share[name] for name in parts)
-    layers, mean = ratio_intervals(report, activity.shares, drawn, None)
+    layers, mean = ratio_intervals(report, sparse.shares, drawn, None)
     return DomainActivity(
         tokens=sum(part.tokens for part in parts.values()),
         frequency=[
             np.sum([share[n] / total * p.frequency[layer] for n, p in parts.items()], axis=0)
-            for layer in range(len(activity.totals))
+            for layer in range(len(sparse.totals))
         ],
-        dense_loss=report.mean(dense),
-        sparse_loss=report.mean(sparse),
+        dense_run_ratios=[report.mean(share) for share in dense.shares],
+        zero_output_ratios=[report.mean(share) for share in dense.zero_outputs],
+        dense_loss=report.mean(dense.losses),
+        sparse_loss=report.mean(sparse.losses),
         interval=mean,
         layer_intervals=[(float(low), float(high)) for low, high in layers],
     )

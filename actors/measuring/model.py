@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,6 +33,7 @@ class Subject:
         logits: maps token ids, int64 (batch, positions), to logits (batch, positions, vocabulary).
         vocabulary_size: entries of the logits.
         device: where to compute.
+        ffns: what is measured, in order; None: the model's `GatedFFN` modules.
     """
 
     def __init__(
@@ -40,11 +42,14 @@ class Subject:
         logits: Callable[[Tensor], Tensor],
         vocabulary_size: int,
         device: torch.device,
+        ffns: Sequence[Any] | None = None,
     ) -> None:
         self.model = model.to(device).eval()
         self.device = device
         self.vocabulary_size = vocabulary_size
-        self.ffns = [m for m in self.model.modules() if isinstance(m, GatedFFN)]
+        if ffns is None:
+            ffns = [m for m in self.model.modules() if isinstance(m, GatedFFN)]
+        self.ffns = list(ffns)
         self.progress: Callable[[int], None] | None = None
         """Called after each forward with the tokens that went through."""
         self._logits = logits
@@ -52,7 +57,12 @@ class Subject:
     @property
     def gates_are_zero(self) -> bool:
         """Whether the activation function turns negative gates into exact zeros, as ReLU does."""
-        return all(not ffn.sigma(torch.tensor(-1.0)) for ffn in self.ffns)
+        return self.gates_are_known and all(not f.sigma(torch.tensor(-1.0)) for f in self.ffns)
+
+    @property
+    def gates_are_known(self) -> bool:
+        """Whether every FFN has a gate sigma(W_gate x), which some metrics look at."""
+        return all(ffn.sigma is not None for ffn in self.ffns)
 
     @contextmanager
     def sparse(self, rules: Sequence[Rule]) -> Iterator[None]:
@@ -73,15 +83,15 @@ class Subject:
         """
         found = np.zeros(len(sequences))
         for batch, tokens in self._batches(sequences):
-            with self._watched(batch, visit):
-                logits = self._logits(tokens[:, :-1].clamp(min=0))
+            logits = self._logits_of(sequences, batch, tokens, visit)
             loss = functional.cross_entropy(
                 logits.float().flatten(0, 1),
                 tokens[:, 1:].flatten(),
                 ignore_index=PADDING,
                 reduction="none",
             )
-            found[batch] = loss.view(len(tokens), -1).sum(1, dtype=torch.float64).cpu().numpy()
+            loss = loss.view(len(tokens), -1) * self._counted(sequences, batch)
+            found[batch] = loss.sum(1, dtype=torch.float64).cpu().numpy()
         return found
 
     @torch.no_grad()
@@ -90,8 +100,7 @@ class Subject:
         fit into memory. `visit` as for `losses`."""
         found = []
         for batch, tokens in self._batches(sequences):
-            with self._watched(batch, visit):
-                logits = self._logits(tokens[:, :-1].clamp(min=0))
+            logits = self._logits_of(sequences, batch, tokens, visit)
             found.append(logits.float().log_softmax(-1))
         return found
 
@@ -110,11 +119,29 @@ class Subject:
         found = np.zeros(len(sequences))
         for (batch, tokens), expected in zip(self._batches(sequences), dense, strict=True):
             with self.sparse(rules):
-                sparse = self._logits(tokens[:, :-1].clamp(min=0)).float().log_softmax(-1)
+                sparse = self._logits_of(sequences, batch, tokens, None).float().log_softmax(-1)
             each = functional.kl_div(sparse, expected, log_target=True, reduction="none").sum(-1)
-            each = each.masked_fill(tokens[:, 1:] == PADDING, 0)
+            each = each * self._counted(sequences, batch)
             found[batch] = each.sum(1, dtype=torch.float64).cpu().numpy()
         return found
+
+    def _logits_of(
+        self, sequences: Sequences, batch: slice, tokens: Tensor, visit: Visit | None
+    ) -> Tensor:
+        """Logits of the sequences' own positions; what stands before them is seen and left out."""
+        before = torch.tensor(sequences.prefix, device=self.device).expand(len(tokens), -1)
+        given = torch.cat((before.long(), tokens[:, :-1].clamp(min=0)), dim=1)
+        skipped = len(sequences.prefix)
+        with self._watched(batch, visit, skipped):
+            return self._logits(given)[:, skipped:]
+
+    @staticmethod
+    def _own_positions(values: Tensor, batch: slice, skipped: int) -> Tensor:
+        """(sequences, positions, ...) without what stands before; some models flatten the two."""
+        return values.reshape(batch.stop - batch.start, -1, values.shape[-1])[:, skipped:]
+
+    def _counted(self, sequences: Sequences, batch: slice) -> Tensor:
+        return torch.from_numpy(sequences.counted[batch]).to(self.device)
 
     def _batches(self, sequences: Sequences) -> Iterator[tuple[slice, Tensor]]:
         """Which sequences, and their tokens on the device, forward by forward."""
@@ -126,13 +153,15 @@ class Subject:
                 self.progress(tokens[:, 1:].numel())
 
     @contextmanager
-    def _watched(self, batch: slice, visit: Visit | None) -> Iterator[None]:
+    def _watched(self, batch: slice, visit: Visit | None, skipped: int) -> Iterator[None]:
         if visit is None:
             yield
             return
         for layer, ffn in enumerate(self.ffns):
             # The lambda's defaults bind this layer.
-            ffn.watcher = lambda s, z, out, layer=layer: visit(layer, batch, s, z, out)
+            ffn.watcher = lambda *seen, layer=layer: visit(
+                layer, batch, *(self._own_positions(each, batch, skipped) for each in seen)
+            )
         try:
             yield
         finally:

@@ -1,10 +1,9 @@
 """Pareto curves: perplexity against activation ratio for each way of choosing weak neurons (Fig 2).
 
 Every way gets its parameter on the choosing half, so that its activation ratio comes near each
-ratio of a common grid; ratios and losses that are reported come from the reporting half, with
-active neurons counted on a dense forward and the loss taken with all layers sparse at once, as in
-`measuring.measure`. The points of CETT are also the curves of perplexity and ratio against CETT
-(Fig 15).
+ratio of a common grid; ratios and losses that are reported come from the reporting half, with all
+layers sparse at once, as in `measuring.measure`. The points of CETT are also the curves of
+perplexity and ratio against CETT (Fig 15).
 """
 
 from __future__ import annotations
@@ -19,9 +18,18 @@ import torch
 from torch import Tensor
 
 from sparsing.actors.measuring.model import Subject
+from sparsing.actors.measuring.rows import COUNTED_IN
 from sparsing.actors.measuring.search import Probe, interpolate
-from sparsing.actors.measuring.tokens import PADDING, Sequences
-from sparsing.kernels.activity import Cett, Fat, Rule, StraightforwardRelu, TopK, out_norms
+from sparsing.actors.measuring.tokens import Sequences
+from sparsing.kernels.activity import (
+    Cett,
+    Fat,
+    Rule,
+    StraightforwardRelu,
+    TopK,
+    contributing,
+    out_norms,
+)
 from sparsing.kernels.crossing import CettWindow
 
 RATIOS = (0.02, 0.035, 0.06, 0.1, 0.17, 0.3, 0.5, 0.8)
@@ -43,7 +51,9 @@ class ParetoPart:
 
     tokens: int
     activation_ratio: float
-    """Mean over tokens and layers."""
+    """Mean over tokens and layers, counted in the sparse run."""
+    dense_run_ratio: float
+    """The same, counted in the dense run."""
     dense_loss: float
     sparse_loss: float
     """Nats per token, with all layers sparse at once."""
@@ -98,11 +108,11 @@ def pareto(
             reach: FAT and CETT never keep neurons whose gate is exactly zero.
     """
     ways = _ways(subject, choose, sorted(ratios))
-    dense, active = _dense(subject, report, [way.rules for way in ways])
-    for way, share in zip(ways, active, strict=True):
+    dense_loss, dense_active = _counted(subject, report, [way.rules for way in ways])
+    for way, of_dense in zip(ways, dense_active, strict=True):
         with subject.sparse(way.rules):
-            sparse = subject.losses(report)
-        parts = _parts(report, share, dense, sparse)
+            sparse_loss, [active] = _counted(subject, report, [way.rules])
+        parts = _parts(report, active, of_dense, dense_loss, sparse_loss)
         yield ParetoPoint(metric=way.metric, parameter=way.parameter, parts=parts)
 
 
@@ -131,7 +141,7 @@ def gate_thresholds(subject: Subject, choose: Sequences, ratios: Sequence[float]
     counts = np.zeros((len(choose.domains), 2 ** (31 - BIN_BITS)))
 
     def visit(_: int, batch: slice, gate: Tensor, __: Tensor, ___: Tensor) -> None:
-        real = choose.tokens[batch, 1:] != PADDING
+        real = choose.counted[batch]
         for domain in np.unique(choose.domain[batch]):
             mine = real & (choose.domain[batch] == domain)[:, None]
             sizes = gate[torch.from_numpy(mine).to(gate.device)].float().abs()
@@ -200,7 +210,7 @@ def _cett_reached(probe: Probe, thresholds: list[list[float]]) -> list[list[floa
     choose = probe.choose
 
     def visit(layer: int, batch: slice, _: Tensor, z: Tensor, out: Tensor) -> None:
-        real = choose.tokens[batch, 1:] != PADDING
+        real = choose.counted[batch]
         weights = torch.from_numpy(real * choose.weights[batch, None]).to(z.device).flatten()
         owner = torch.zeros(len(weights), dtype=torch.long, device=z.device)
         w_out = probe.subject.ffns[layer].w_out.weight
@@ -211,10 +221,10 @@ def _cett_reached(probe: Probe, thresholds: list[list[float]]) -> list[list[floa
     return [[window.base for window in of_layer] for of_layer in windows]
 
 
-def _dense(
+def _counted(
     subject: Subject, report: Sequences, rules: Sequence[Sequence[Rule]]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Dense losses of the sequences, (n,), and their active neurons' shares, (ways, n).
+    """Losses of the sequences, (n,), and their active neurons' shares by rules, (ways, n).
 
     Both are sums over a sequence's tokens; the share is the mean over layers.
     """
@@ -222,26 +232,28 @@ def _dense(
     norms = [out_norms(ffn.w_out.weight) for ffn in subject.ffns]
 
     def visit(layer: int, batch: slice, gate: Tensor, z: Tensor, _: Tensor) -> None:
-        real = torch.from_numpy(report.tokens[batch, 1:] != PADDING).to(z.device).unsqueeze(-1)
+        real = torch.from_numpy(report.counted[batch]).to(z.device).unsqueeze(-1)
+        counts = contributing(z, norms[layer]) & real
         for way, of_layer in enumerate(rules):
-            rule = of_layer[layer]
-            if isinstance(rule, TopK):  # by definition, and sorting is slow
-                shares[way, batch] += real.sum((1, 2)) * rule.k / z.shape[-1]
-            else:
-                active = rule.active(gate, z, norms[layer]) & real
-                shares[way, batch] += active.sum((1, 2)) / z.shape[-1]
+            active = of_layer[layer].active(gate, z, norms[layer]) & counts
+            shares[way, batch] += active.sum((1, 2)) / z.shape[-1]
 
-    dense = subject.losses(report, visit)
-    return dense, shares.cpu().numpy() / len(subject.ffns)
+    losses = subject.losses(report, visit)
+    return losses, shares.cpu().numpy() / len(subject.ffns)
 
 
 def _parts(
-    report: Sequences, active: np.ndarray, dense: np.ndarray, sparse: np.ndarray
+    report: Sequences,
+    active: np.ndarray,
+    dense_active: np.ndarray,
+    dense: np.ndarray,
+    sparse: np.ndarray,
 ) -> dict[str | None, ParetoPart]:
     found: dict[str | None, ParetoPart] = {
         None: ParetoPart(
             tokens=int(report.counts.sum()),
             activation_ratio=report.mean(active),
+            dense_run_ratio=report.mean(dense_active),
             dense_loss=report.mean(dense),
             sparse_loss=report.mean(sparse),
         )
@@ -249,11 +261,14 @@ def _parts(
     for index, domain in enumerate(report.domains):
         mine, tokens = report.domain == index, int(report.domain_tokens[index])
         if tokens:
-            sums = (float(each[mine].sum()) / tokens for each in (active, dense, sparse))
-            ratio, dense_loss, sparse_loss = sums
+            sums = (active, dense_active, dense, sparse)
+            ratio, of_dense, dense_loss, sparse_loss = (
+                float(each[mine].sum()) / tokens for each in sums
+            )
             found[domain] = ParetoPart(
                 tokens=tokens,
                 activation_ratio=ratio,
+                dense_run_ratio=of_dense,
                 dense_loss=dense_loss,
                 sparse_loss=sparse_loss,
             )
@@ -268,6 +283,8 @@ def pareto_rows(points: Iterable[ParetoPoint]) -> list[dict[str, Any]]:
             "parameter": point.parameter,
             "domain": domain,
             "activation_ratio": part.activation_ratio,
+            "activation_ratio_dense_run": part.dense_run_ratio,
+            "counted_in": COUNTED_IN,
             "dense_loss": part.dense_loss,
             "sparse_loss": part.sparse_loss,
             "ppl_rise_percent": part.ppl_rise_percent,

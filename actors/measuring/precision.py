@@ -42,6 +42,10 @@ class Metric:
         smallest = min(ffn.w_out.in_features for ffn in subject.ffns)
         if self.name == "topk" and (self.parameter or 0) > smallest:
             raise DefinitionError(f"{label}: --k {self.parameter} is over its {smallest} neurons")
+        if not self.chooses and not subject.gates_are_known:
+            raise DefinitionError(
+                f"{label}: its FFNs have no gate of their own to look at; take cett_ppl"
+            )
         if self.name == "relu" and not subject.gates_are_zero:
             raise DefinitionError(
                 f"{label}: its activation function gives no zeros, so metric relu calls every "

@@ -30,7 +30,7 @@ from sparsing.actors.measuring.interval import (
 )
 from sparsing.actors.measuring.model import FORWARD_LOGITS, Subject, Visit
 from sparsing.actors.measuring.secant import excess, roughness, solve
-from sparsing.actors.measuring.tokens import PADDING, Sequences
+from sparsing.actors.measuring.tokens import Sequences
 from sparsing.kernels.activity import Cett
 from sparsing.kernels.crossing import CettWindow
 
@@ -189,7 +189,7 @@ class Probe:
         def visit(layer: int, batch: slice, _: Tensor, z: Tensor, out: Tensor) -> None:
             if layer not in windows:
                 return
-            real = sequences.tokens[batch, 1:] != PADDING
+            real = sequences.counted[batch]
             weights = real * sequences.weights[batch, None]
             owners = np.broadcast_to(np.arange(len(real))[:, None] + batch.start, real.shape)
             parts = (weights.ravel(), owners.ravel())

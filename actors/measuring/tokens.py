@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -26,6 +26,10 @@ class Sequences:
     """Names of the domains."""
     shares: np.ndarray
     """Weight of each domain in the mixture; they sum to 1."""
+    prefix: tuple[int, ...] = ()
+    """Token ids that the model sees before each sequence (BOS): measured nowhere themselves."""
+    unpredicted: frozenset[int] = frozenset()
+    """Token ids that no model has to predict (BOS); they are read where they stand."""
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -36,9 +40,15 @@ class Sequences:
         return self.tokens.shape[1] - 1
 
     @cached_property
+    def counted(self) -> np.ndarray:
+        """Positions with a next token that has to be predicted, bool (n, positions)."""
+        following = self.tokens[:, 1:]
+        return (following != PADDING) & ~np.isin(following, list(self.unpredicted))
+
+    @cached_property
     def counts(self) -> np.ndarray:
-        """Tokens of each sequence that have a next token, int64 (n,)."""
-        return (self.tokens[:, 1:] != PADDING).sum(1)
+        """Tokens of each sequence that are counted, int64 (n,)."""
+        return self.counted.sum(1)
 
     @cached_property
     def domain_tokens(self) -> np.ndarray:
@@ -71,12 +81,7 @@ class Sequences:
 
     def take(self, rows: np.ndarray) -> Sequences:
         """The sequences of these indices."""
-        return Sequences(
-            tokens=self.tokens[rows],
-            domain=self.domain[rows],
-            domains=self.domains,
-            shares=self.shares,
-        )
+        return replace(self, tokens=self.tokens[rows], domain=self.domain[rows])
 
     def batches(self, tokens: int) -> Iterator[slice]:
         """Slices of sequences that hold about so many tokens each, at least one sequence."""
@@ -96,14 +101,44 @@ def of_half(data: PreparedData, half: Half) -> Sequences:
     )
 
 
-def of_stream(ids: np.ndarray, positions: int, domain: str = "text") -> Sequences:
+def of_stream(
+    ids: np.ndarray, positions: int, domain: str = "text", prefix: tuple[int, ...] = ()
+) -> Sequences:
     """A stream of token ids cut into sequences that train `positions` tokens; the last is padded.
 
     Neighbours share one token, the last target of one being the first input of the next.
+
+    Args:
+        prefix: what the model sees before each sequence, and what its documents begin with.
     """
+    if prefix:
+        return _with_prefix(ids, positions, domain, prefix)
     count = max(1, -(-(len(ids) - 1) // positions))
     filled = np.full(count * positions + 1, PADDING, dtype=np.int64)
     filled[: len(ids)] = ids
     windows = np.lib.stride_tricks.sliding_window_view(filled, positions + 1)[::positions]
     zeros = np.zeros(count, dtype=np.int64)
     return Sequences(tokens=windows.copy(), domain=zeros, domains=(domain,), shares=np.ones(1))
+
+
+def _with_prefix(
+    ids: np.ndarray, positions: int, domain: str, prefix: tuple[int, ...]
+) -> Sequences:
+    """As `of_stream`; where a document begins with a sequence, its prefix is not there twice."""
+    rows, start, head = [], 0, np.array(prefix)
+    while not rows or start < len(ids) - 1:
+        if np.array_equal(ids[start : start + len(head)], head):
+            start += len(head)
+        row = np.full(positions + 1, PADDING, dtype=np.int64)
+        part = ids[start : start + positions + 1]
+        row[: len(part)] = part
+        rows.append(row)
+        start += positions
+    return Sequences(
+        tokens=np.stack(rows),
+        domain=np.zeros(len(rows), dtype=np.int64),
+        domains=(domain,),
+        shares=np.ones(1),
+        prefix=prefix,
+        unpredicted=frozenset(prefix),
+    )

@@ -19,7 +19,7 @@ from torch import Tensor
 from sparsing.actors.measuring.model import Subject
 from sparsing.actors.measuring.tokens import Sequences
 from sparsing.actors.models.transformer import Transformer
-from sparsing.kernels.activity import Rule, StraightforwardRelu
+from sparsing.kernels.activity import Rule, StraightforwardRelu, contributing, out_norms
 from sparsing.kernels.linear import quicken
 from sparsing.kernels.thresholds import NeuronThresholds
 from sparsing.study.errors import DefinitionError
@@ -150,7 +150,8 @@ def active_fraction(
 ) -> float:
     """Share of active neurons, over layers and the positions that gave the tokens.
 
-    All neurons are computed for it, in one forward; the model is dense afterwards.
+    Counted in the sparse run, exact zeros never; one forward computes all neurons for it. The model
+    is dense afterwards.
     """
     for ffn in subject.ffns:
         ffn.use_dense()
@@ -161,12 +162,11 @@ def active_fraction(
     shares: list[float] = []
 
     def count(layer: int, batch: slice, s: Tensor, z: Tensor, output: Tensor) -> None:
-        wrote = slice(len(prompt) - 1, None)
-        # The thresholds are on z itself: norms are not asked for.
-        active = rules[layer].active(s[:, wrote], z[:, wrote], z.new_empty(0))
+        active = contributing(z[:, len(prompt) - 1 :], out_norms(subject.ffns[layer].w_out.weight))
         shares.append(float(active.float().mean()))
 
-    subject.losses(sequence, count)
+    with subject.sparse(rules):
+        subject.losses(sequence, count)
     return float(np.mean(shares))
 
 

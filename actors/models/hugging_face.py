@@ -1,13 +1,15 @@
-"""Hugging Face causal language models with a gated FFN, to be measured or to write.
+"""Hugging Face causal language models, to be measured or to write.
 
 From a local folder as `save_pretrained` writes it: config.json, tokenizer.json, safetensors. No
-network, no pickles, no code of the folder's own. `transformers` loads the model; each of its
-MLPs gives way to a `GatedFFN` that shares its weights, after it was seen to compute the same.
+network, no pickles, no code of the folder's own. `transformers` loads the model; its FFNs are found
+by what they compute (`hugging_face_ffns`).
 """
 
 from __future__ import annotations
 
 import math
+import re
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,13 +23,22 @@ from torch import Tensor
 
 from sparsing.actors.measuring.model import Subject
 from sparsing.actors.models.hugging_face_ffns import (
-    PROJECTIONS,
     activation_name,
     check_activation,
-    replace_ffns,
+    experts_of,
+    find_ffns,
 )
-from sparsing.actors.models.hugging_face_files import CONFIG, TOKENIZER, read_folder, weight_files
+from sparsing.actors.models.hugging_face_files import (
+    CONFIG,
+    TOKENIZER,
+    read_folder,
+    tokenizer_says,
+    weight_files,
+)
 from sparsing.study.errors import DefinitionError, SparsingError
+
+OF_A_LAYER = re.compile(r"\.\d+\..*(proj|fc|mlp|ffn|dense|expert|attn|attention).*weight$")
+"""Weights of a decoder layer, which a configuration must not leave out."""
 
 DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 """Precisions, as safetensors names them and as torch does."""
@@ -44,7 +55,7 @@ class Foreign:
     tokenizer: ForeignTokenizer
     activation: str
     """Activation function, as the configuration names it."""
-    max_positions: int
+    max_positions: int | None
     """Longest sequence it was made for, in tokens."""
     stored: str
     """Precision its FFN weights are stored in."""
@@ -52,12 +63,19 @@ class Foreign:
     """Precision it is computed in."""
     ends: frozenset[int]
     """Token ids that end a text."""
+    experts: dict[str, int] | None
+    """`in_layer` and `per_token`, where its FFNs are mixtures of experts."""
+    bos: tuple[int, ...]
+    """The BOS that its configuration names; none: it has none."""
 
 
 class ForeignTokenizer:
     """A tokenizer.json, by the `tokenizers` library."""
 
-    def __init__(self, path: Path, end_of_document: int | None) -> None:
+    def __init__(
+        self, path: Path, end_of_document: int | None, bos: tuple[int, ...] | None = None
+    ) -> None:
+        """`bos`: what to put before a text; None: what the file itself says."""
         try:
             self._inner = tokenizers.Tokenizer.from_file(str(path))
         except Exception as error:  # the library raises plain Exception for a broken file
@@ -70,16 +88,27 @@ class ForeignTokenizer:
         self.vocabulary_size = 1 + max(self._inner.get_vocab(with_added_tokens=True).values())
         """Token ids are below it."""
         self._end = [] if end_of_document is None else [end_of_document]
+        self.prefix = self._template() if bos is None else bos
+        """Token ids that it puts before a text (BOS)."""
 
-    def documents(self, texts: list[str]) -> list[np.ndarray]:
-        """Ids of each document, int64: with what its tokenizer adds, closed by the model's EOS."""
-        encodings = self._inner.encode_batch_fast(texts, add_special_tokens=True)
-        return [np.array(self._closed(e.ids), dtype=np.int64) for e in encodings]
+    def documents(self, texts: list[str], *, bos: bool = True) -> list[np.ndarray]:
+        """Ids of each document, int64: BOS where it puts one, closed by the model's EOS."""
+        encodings = self._inner.encode_batch_fast(texts, add_special_tokens=False)
+        before = [*self.prefix] if bos else []
+        return [np.array(self._closed(before + e.ids), dtype=np.int64) for e in encodings]
+
+    def _template(self) -> tuple[int, ...]:
+        """What it adds before a text by itself."""
+        plain = self._inner.encode("a", add_special_tokens=False).ids
+        whole = self._inner.encode("a", add_special_tokens=True).ids
+        for start in range(len(whole) - len(plain) + 1):
+            if plain and whole[start : start + len(plain)] == plain:
+                return tuple(whole[:start])
+        return ()
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text that goes on: with what its tokenizer puts before it, without an EOS."""
-        ids = self._inner.encode(text, add_special_tokens=True).ids
-        return ids[:-1] if len(ids) > 1 and ids[-1:] == self._end else ids
+        return [*self.prefix, *self._inner.encode(text, add_special_tokens=False).ids]
 
     def decode(self, ids: list[int]) -> str:
         """Text of the ids, special tokens left out."""
@@ -91,7 +120,7 @@ class ForeignTokenizer:
     @property
     def json(self) -> str:
         """Two tokenizers with the same JSON are the same."""
-        return self._inner.to_str() + str(self._end)
+        return self._inner.to_str() + str((self._end, self.prefix))
 
 
 def is_foreign(folder: Path) -> bool:
@@ -107,15 +136,24 @@ def load_foreign(folder: Path, device: torch.device) -> Foreign:
 
     Raises:
         NotFoundError: there is no such folder, or no model, tokenizer or weights in it.
-        DefinitionError: it is no causal language model with a gated FFN that can be read safely.
+        DefinitionError: it is no causal language model whose FFNs are understood, or it cannot be
+            read safely.
         SparsingError: a file is damaged, or weights are missing.
     """
     about = read_folder(folder)
     stored = _stored_precision(folder)
     model = _load_model(folder, about, torch.float32 if device.type == "cpu" else "auto")
-    replace_ffns(model, folder)
+    ffns = find_ffns(model.to(device).eval(), folder)
     config = model.config.get_text_config()
-    tokenizer = ForeignTokenizer(folder / TOKENIZER, _first(about.get("eos_token_id")))
+    bos = _first(_said(about, "bos_token_id"))
+    named = () if bos is None else (bos,)
+    adds = tokenizer_says(folder).get("add_bos_token")
+    tokenizer = ForeignTokenizer(
+        folder / TOKENIZER,
+        _first(_said(about, "eos_token_id")),
+        # What the tokenizer's own settings say stands over its file, as in `transformers`.
+        None if adds is None or (adds and not named) else named if adds else (),
+    )
     rows = model.get_input_embeddings().weight.shape[0]
     if tokenizer.vocabulary_size > rows:
         raise DefinitionError(
@@ -123,13 +161,15 @@ def load_foreign(folder: Path, device: torch.device) -> Foreign:
             f"embeds {rows} tokens; put the model's own tokenizer there"
         )
     return Foreign(
-        subject=Subject(model, _logits_of(model), config.vocab_size, device),
+        subject=Subject(model, _logits_of(model), config.vocab_size, device, ffns),
         tokenizer=tokenizer,
         activation=activation_name(config),
-        max_positions=config.max_position_embeddings,
+        max_positions=getattr(config, "max_position_embeddings", None),
         stored=stored,
         computed=str(next(model.parameters()).dtype).removeprefix("torch."),
         ends=_ends(about, model),
+        experts=experts_of(ffns),
+        bos=named,
     )
 
 
@@ -170,7 +210,7 @@ def _load_model(folder: Path, about: dict[str, Any], dtype: torch.dtype | str) -
             f"{folder}: weights are missing or of another shape: {', '.join(lacking[:3])}{more}; "
             f"the folder is not complete, or {CONFIG} is that of other weights"
         )
-    if extra := sorted(k for k in info["unexpected_keys"] if any(p in k for p in PROJECTIONS)):
+    if extra := sorted(filter(OF_A_LAYER.search, info["unexpected_keys"])):
         more = f" and {len(extra) - 3} more" if len(extra) > 3 else ""
         raise SparsingError(
             f"{folder}: {CONFIG} describes a model without {', '.join(extra[:3])}{more}, which are "
@@ -221,19 +261,23 @@ def _logits_of(model: Any) -> Callable[[Tensor], Tensor]:
 
 
 def _stored_precision(folder: Path) -> str:
-    """Precision of the stored FFN weights, as torch calls it."""
+    """Precision that most of the stored weights have, as torch calls it."""
+    elements: Counter[str] = Counter()
     for path in weight_files(folder):
         try:
             with safe_open(path, framework="pt") as file:
                 for key in file.keys():  # noqa: SIM118 (not a dict)
-                    if PROJECTIONS[0] in key:
-                        said = file.get_slice(key).get_dtype()
-                        return DTYPES.get(said, said)
+                    part = file.get_slice(key)
+                    elements[part.get_dtype()] += math.prod(part.get_shape())
         except Exception as error:  # SafetensorError, and OSError of all kinds
             raise SparsingError(f"{path} is damaged ({error})") from error
-    raise DefinitionError(
-        f"{folder}: no {PROJECTIONS[0]} among its weights: no gated FFN that can be measured"
-    )
+    [(said, _)] = elements.most_common(1) or [("nothing", 0)]
+    return DTYPES.get(said, said)
+
+
+def _said(about: dict[str, Any], key: str) -> Any:
+    """What a configuration says, itself or for its text part."""
+    return about.get(key, (about.get("text_config") or {}).get(key))
 
 
 def _first(ids: int | list[int] | None) -> int | None:

@@ -13,7 +13,8 @@ from sparsing.study.guarded_json import read_json_file
 
 CONFIG, TOKENIZER = "config.json", "tokenizer.json"
 INDEX = "model.safetensors.index.json"
-OTHER_JSON = ("generation_config.json", "tokenizer_config.json", INDEX)
+TOKENIZER_CONFIG = "tokenizer_config.json"
+OTHER_JSON = ("generation_config.json", TOKENIZER_CONFIG, INDEX)
 """What is read beside the configuration, where it is there."""
 
 MOST_INDEX_BYTES = 2**26
@@ -48,6 +49,14 @@ def read_folder(folder: Path) -> dict[str, Any]:
     if "quantization_config" in about:
         raise DefinitionError(f"{folder}: its weights are quantized; give the model before that")
     return about
+
+
+def tokenizer_says(folder: Path) -> dict[str, Any]:
+    """The settings beside tokenizer.json; none where they are not there."""
+    if not (folder / TOKENIZER_CONFIG).is_file():
+        return {}
+    said = read_json_file(folder / TOKENIZER_CONFIG)
+    return said if isinstance(said, dict) else {}
 
 
 def weight_files(folder: Path) -> list[Path]:

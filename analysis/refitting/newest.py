@@ -59,7 +59,13 @@ class Curve:
 
 
 def read_curves(store: StudyStore, runs: list[str] | None = None) -> dict[str, Curve]:
-    """The measured curve of each run, or of `runs`; stage `final` where all live points have it."""
+    """The measured curve of each run, or of `runs`; stage `final` where all live points have it.
+
+    Of a run that an earlier version began to measure, all points are counted in the dense run, as
+    its rows are: one curve does not mix two ways of counting.
+    """
+    earlier = pl.col("counted_in").is_null().any().over("run", "stage")
+    dense_run = pl.coalesce("activation_ratio_dense_run", "activation_ratio")
     half_width = (pl.col("activation_ratio_high") - pl.col("activation_ratio_low")) / 2
     rows = (
         store.scan("sparsity", runs)
@@ -70,6 +76,9 @@ def read_curves(store: StudyStore, runs: list[str] | None = None) -> dict[str, C
             & pl.col("activation_ratio").is_finite()
         )
         .unique(["run", "stage", "tokens"], keep="last", maintain_order=True)
+        .with_columns(
+            pl.when(earlier).then(dense_run).otherwise("activation_ratio").alias("activation_ratio")
+        )
         .sort("run", "tokens")
         .group_by("run", "stage", maintain_order=True)
         .agg(

@@ -45,6 +45,11 @@ class Table:
         )
 
 
+_COUNTED_IN = (
+    pa.string(),
+    "sparse_run: active neurons are those that contribute with all layers sparse at once, exact "
+    "zeros never; null = a row of an earlier version, counted in the dense run",
+)
 _F64, _I64, _TEXT = pa.float64(), pa.int64(), pa.string()
 
 TABLES: dict[str, Table] = {
@@ -106,7 +111,7 @@ TABLES: dict[str, Table] = {
         ),
         Table(
             name="sparsity",
-            version=2,
+            version=3,
             about="Activation ratios: one row per checkpoint, stage, domain and layer.",
             optional=frozenset(
                 {
@@ -119,6 +124,9 @@ TABLES: dict[str, Table] = {
                     "sparse_loss",
                     "ppl_rise_percent",
                     "measure_seconds",
+                    "activation_ratio_dense_run",
+                    "zero_output_ratio",
+                    "counted_in",
                 }
             ),
             columns={
@@ -129,7 +137,10 @@ TABLES: dict[str, Table] = {
                 "cett": (_F64, "CETT value applied"),
                 "domain": (_TEXT, "validation domain; null = the mixture, by weight"),
                 "layer": (pa.int32(), "layer from 0; null = mean over layers"),
-                "activation_ratio": (_F64, "active neurons / d_f, on the reporting half"),
+                "activation_ratio": (
+                    _F64,
+                    "active neurons / d_f, on the reporting half, in the sparse run",
+                ),
                 "activation_ratio_low": (
                     _F64,
                     "95 % interval; bootstrap over sequences of both halves",
@@ -141,13 +152,22 @@ TABLES: dict[str, Table] = {
                 "ppl_rise_percent": (_F64, "really reached there; null for one layer"),
                 "measured_tokens": (_I64, "tokens of the reporting half behind the row"),
                 "measure_seconds": (_F64, "wall time of the whole measurement"),
+                "activation_ratio_dense_run": (
+                    _F64,
+                    "the same thresholds counted in the dense run, for comparison",
+                ),
+                "zero_output_ratio": (
+                    _F64,
+                    "share of tokens whose FFN output is 0 in the dense run: their CETT is 0",
+                ),
+                "counted_in": _COUNTED_IN,
             },
         ),
         Table(
             name="neurons",
-            version=1,
+            version=2,
             about="Activation frequency of every neuron, one row per checkpoint, domain and layer.",
-            optional=frozenset({"domain"}),
+            optional=frozenset({"domain", "counted_in"}),
             columns={
                 "tokens": (_I64, "training tokens seen"),
                 "stage": (_TEXT, "live or final, as in sparsity"),
@@ -155,36 +175,41 @@ TABLES: dict[str, Table] = {
                 "layer": (pa.int32(), "layer from 0"),
                 "frequency": (pa.list_(pa.float32()), "share of tokens that activate neuron i"),
                 "dead_ratio": (_F64, "share of neurons active on fewer than 0.1 % of the tokens"),
+                "counted_in": _COUNTED_IN,
             },
         ),
         Table(
             name="vocabulary",
-            version=1,
+            version=2,
             about="Activation ratio by vocabulary token, one row per checkpoint and token id.",
+            optional=frozenset({"counted_in"}),
             columns={
                 "tokens": (_I64, "training tokens seen"),
                 "stage": (_TEXT, "live or final, as in sparsity"),
                 "token_id": (pa.int32(), "id in the study's tokenizer"),
                 "activation_ratio": (_F64, "mean over its occurrences and over layers"),
                 "count": (_I64, "occurrences in the reporting half"),
+                "counted_in": _COUNTED_IN,
             },
         ),
         Table(
             name="pareto",
-            version=1,
+            version=2,
             about="Perplexity against activation ratio: one row per way of choosing weak neurons, "
             "its parameter, and domain; of each run's last checkpoint before the decay stage.",
-            optional=frozenset({"parameter", "domain"}),
+            optional=frozenset({"parameter", "domain", "activation_ratio_dense_run", "counted_in"}),
             columns={
                 "tokens": (_I64, "training tokens seen"),
                 "metric": (_TEXT, "the way: relu (straightforward), topk, fat or cett"),
                 "parameter": (_F64, "k of topk, eps of fat, CETT value of cett; null for relu"),
                 "domain": (_TEXT, "validation domain; null = the mixture, by weight"),
-                "activation_ratio": (_F64, "active neurons / d_f, mean over layers, dense forward"),
+                "activation_ratio": (_F64, "active neurons / d_f, mean over layers"),
                 "dense_loss": (_F64, "nats per token on the reporting half"),
                 "sparse_loss": (_F64, "with all layers sparse at once"),
                 "ppl_rise_percent": (_F64, "rise of perplexity of the sparse over the dense model"),
                 "measured_tokens": (_I64, "tokens of the reporting half behind the row"),
+                "activation_ratio_dense_run": (_F64, "counted in the dense run, for comparison"),
+                "counted_in": _COUNTED_IN,
             },
         ),
         Table(

@@ -64,8 +64,8 @@ def sentences(count: int, seed: int = 0) -> str:
     return " ".join(words[i] for i in picked)
 
 
-def train(model: Any, text: str, steps: int) -> Any:
-    """Train a model on a text, briefly."""
+def train(model: Any, text: str, steps: int, before: int | None = None) -> Any:
+    """Train a model on a text, briefly; `before`: a token before each sequence."""
     ids = torch.tensor(byte_tokenizer().encode(text).ids)
     optimizer = torch.optim.Adam(model.parameters(), 3e-3)
     generator = torch.Generator().manual_seed(0)
@@ -73,6 +73,8 @@ def train(model: Any, text: str, steps: int) -> Any:
     for _ in range(steps):
         starts = torch.randint(len(ids) - 65, (16,), generator=generator)
         batch = torch.stack([ids[s : s + 65] for s in starts.tolist()])
+        if before is not None:
+            batch[:, 0] = before
         logits = model(input_ids=batch[:, :-1]).logits
         loss = functional.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten())
         optimizer.zero_grad()

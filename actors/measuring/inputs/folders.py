@@ -14,7 +14,6 @@ from sparsing.actors.data import tokenizers
 from sparsing.actors.data.prepared import PreparedData
 from sparsing.actors.data.study_data import prepared_of
 from sparsing.actors.measuring.checkpoint_subject import subject_of
-from sparsing.actors.measuring.inputs.text import Documents
 from sparsing.actors.measuring.model import Subject
 from sparsing.actors.models.hugging_face import is_foreign, load_foreign
 from sparsing.actors.models.hugging_face_files import CONFIG, TOKENIZER
@@ -32,7 +31,12 @@ class Model:
 
     path: Path
     subject: Subject
-    documents: Documents
+    documents: Callable[..., list[np.ndarray]]
+    """Token ids of each text, with what stands between documents; `bos=False`: without BOS."""
+    prefix: tuple[int, ...]
+    """Token ids that its tokenizer puts before a text (BOS); none: it does not."""
+    bos: tuple[int, ...]
+    """The BOS that its configuration names, whether its tokenizer puts it anywhere or not."""
     tokenizer: str
     """The tokenizer's JSON: models with the same can be measured on the same tokens."""
     sequence_tokens: int
@@ -54,6 +58,8 @@ class Model:
     """Text of token ids."""
     ends: frozenset[int]
     """Token ids that end a text."""
+    experts: dict[str, int] | None = None
+    """`in_layer` and `per_token`, where its FFNs are mixtures of experts."""
 
 
 def load(folder: Path, device: torch.device) -> Model:
@@ -83,8 +89,10 @@ def _foreign(folder: Path, device: torch.device) -> Model:
         path=folder,
         subject=found.subject,
         documents=found.tokenizer.documents,
+        prefix=found.tokenizer.prefix,
+        bos=found.bos,
         tokenizer=found.tokenizer.json,
-        sequence_tokens=min(SEQUENCE_TOKENS, found.max_positions),
+        sequence_tokens=min(SEQUENCE_TOKENS, found.max_positions or SEQUENCE_TOKENS),
         max_positions=found.max_positions,
         trained_positions=found.max_positions,
         activation=found.activation,
@@ -94,6 +102,7 @@ def _foreign(folder: Path, device: torch.device) -> Model:
         encode=found.tokenizer.encode,
         decode=found.tokenizer.decode,
         ends=found.ends,
+        experts=found.experts,
     )
 
 
@@ -114,13 +123,15 @@ def _own(folder: Path, device: torch.device) -> Model:
     if tokenizer.vocabulary_size > config["vocabulary_size"]:
         raise SparsingError(f"{folder}: its tokenizer has more entries than the model")
 
-    def documents(texts: list[str]) -> list[np.ndarray]:
+    def documents(texts: list[str], *, bos: bool = True) -> list[np.ndarray]:
         return [np.append(ids, tokenizer.end_of_document) for ids in tokenizer.encode(texts)]
 
     return Model(
         path=folder,
         subject=subject_of(folder, device),
         documents=documents,
+        prefix=(),
+        bos=(),
         tokenizer=tokenizer.json,
         sequence_tokens=prepared.sequence_tokens if prepared else SEQUENCE_TOKENS,
         max_positions=None,

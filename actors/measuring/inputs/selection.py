@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from sparsing.actors.measuring.inputs.folders import Model
-from sparsing.actors.measuring.inputs.text import SMALLEST_SEQUENCES, Halves, of_files, of_prepared
+from sparsing.actors.measuring.inputs.text import (
+    SMALLEST_SEQUENCES,
+    Halves,
+    bytes_for,
+    of_files,
+    of_prepared,
+)
 from sparsing.study.errors import DefinitionError
 
 
@@ -16,22 +23,38 @@ def halves_for(
     sequence_tokens: int | None,
     field: str,
     say: Callable[[str], None],
+    *,
+    bos: bool = True,
+    tokens: int | None = None,
 ) -> Halves:
     """All sequences of the files in `data`, or of the study's validation data where it is empty.
 
     Args:
         models: all with the same tokenizer.
-        data: `FILE` or `NAME=FILE` of each domain.
+        data: `FILE` or `NAME=FILE` of each domain, each a file or folder.
         sequence_tokens: tokens of a sequence of a file; None: as the models want it.
         field: key or column of the files' text.
         say: called with a line for people.
+        bos: put before each sequence what the models' tokenizer puts before a text.
+        tokens: wanted in all; None: as many as there are.
 
     Raises:
         DefinitionError: a file or an option is wrong, or there is no data, or too little.
     """
     if data:
-        positions = _positions(models, sequence_tokens)
-        return of_files(_files(data), field, models[0].documents, positions, say)
+        prefix = models[0].prefix if bos else ()
+        positions = _positions(models, sequence_tokens, len(prefix))
+        return of_files(
+            _files(data),
+            field,
+            partial(models[0].documents, bos=bos),
+            positions,
+            say,
+            prefix=prefix,
+            most_bytes=bytes_for(tokens),
+        )
+    if not bos:
+        raise DefinitionError("--no-bos is for --data; a study's validation data have no BOS")
     studies = {m.validation.path if m.validation else None: m.validation for m in models}
     found = next(iter(studies.values()))
     if len(studies) > 1 or found is None:
@@ -63,15 +86,18 @@ def limited(whole: Halves, tokens: int | None) -> Halves:
     return whole.first(tokens // each)
 
 
-def _positions(models: list[Model], sequence_tokens: int | None) -> int:
-    positions = sequence_tokens or min(model.sequence_tokens for model in models)
-    for model in models:
-        if model.max_positions is not None and positions > model.max_positions:
-            raise DefinitionError(
-                f"--sequence-tokens {positions}: {model.path} was made for at most "
-                f"{model.max_positions}"
-            )
-    return positions
+def _positions(models: list[Model], sequence_tokens: int | None, before: int) -> int:
+    most = min((m.max_positions - before for m in models if m.max_positions), default=None)
+    wanted = min(model.sequence_tokens for model in models)
+    if sequence_tokens is None:
+        return wanted if most is None else min(wanted, most)
+    if most is not None and sequence_tokens > most:
+        and_bos = f", BOS taken off: {most}" if before else ""
+        raise DefinitionError(
+            f"--sequence-tokens {sequence_tokens}: {models[0].path} was made for at most "
+            f"{most + before}{and_bos}"
+        )
+    return sequence_tokens
 
 
 def _files(data: tuple[str, ...]) -> dict[str, Path]:
@@ -86,8 +112,7 @@ def _files(data: tuple[str, ...]) -> dict[str, Path]:
             raise DefinitionError(
                 f"--data {text}: there is a domain {name} already; name it: --data OTHER={file}"
             )
-        if not Path(file).is_file():
-            what = "is a folder; give its files" if Path(file).is_dir() else "there is no such file"
-            raise DefinitionError(f"--data {file}: {what}")
+        if not Path(file).exists():
+            raise DefinitionError(f"--data {file}: there is no such file or folder")
         files[name] = Path(file)
     return files

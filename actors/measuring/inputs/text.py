@@ -8,14 +8,14 @@ the first so many of them are a sample of its whole text.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from sparsing.actors.data.prepared import HALVES, PreparedData
 from sparsing.actors.data.sources.files import SUFFIXES
-from sparsing.actors.data.sources.reading import documents as source_documents
+from sparsing.actors.measuring.inputs.sampling import sampled
 from sparsing.actors.measuring.tokens import Sequences, of_half, of_stream
 from sparsing.study.definition.data import Source
 from sparsing.study.errors import DefinitionError
@@ -25,10 +25,21 @@ SMALLEST_SEQUENCES = 8
 """Sequences of each domain in each half at least: fewer tell nothing of how they differ."""
 
 MOST_BYTES = 2**25
-"""UTF-8 bytes read of each file at most, from its beginning."""
+"""UTF-8 bytes taken of each file where nothing says how many tokens are wanted."""
+
+LEAST_BYTES, BYTES_PER_TOKEN = 2**20, 12
+"""Bytes taken of each file at least, and for each token that is wanted: more than one has."""
+
+TOGETHER_BYTES = 2**20
+"""Bytes of text that go through the tokenizer at once."""
 
 Documents = Callable[[list[str]], list[np.ndarray]]
 """Token ids of each document, with whatever stands between documents."""
+
+
+def bytes_for(tokens: int | None) -> int:
+    """Bytes to take of each file for so many tokens in all; None: as many as there are."""
+    return MOST_BYTES if tokens is None else max(LEAST_BYTES, BYTES_PER_TOKEN * tokens)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,24 +88,30 @@ def of_files(
     documents: Documents,
     positions: int,
     say: Callable[[str], None],
+    *,
+    prefix: tuple[int, ...] = (),
+    most_bytes: int = MOST_BYTES,
 ) -> Halves:
     """Text files, each a domain of the same weight, cut into sequences of `positions` tokens.
 
     Args:
-        files: by domain. `.jsonl` (also `.gz`) has documents in its lines, `.parquet` in its
-            rows; anything else is one document of plain text.
+        files: by domain; a file, or a folder of files of one kind. `.jsonl` (also compressed) has
+            documents in its lines, `.parquet` in its rows; anything else is plain text.
         field: key or column of the text, for those two.
         documents: the tokenizer.
         positions: tokens a sequence trains on.
         say: called with a line for people.
+        prefix: token ids before each sequence (BOS), with which documents begin too.
+        most_bytes: taken of each domain; of a larger one a sample (`inputs.sampling`).
 
     Raises:
         DefinitionError: a file is missing, unreadable, or has too little text.
     """
     found = {name: _source(path, field) for name, path in files.items()}
-    streams = [_stream(name, source, documents, say) for name, source in found.items()]
-    parts = [of_stream(stream, positions) for stream in streams]
-    whole = Sequences(
+    streams = (_stream(n, source, documents, most_bytes, say) for n, source in found.items())
+    parts = [of_stream(stream, positions, prefix=prefix) for stream in streams]
+    whole = replace(
+        parts[0],
         tokens=np.concatenate([part.tokens for part in parts]),
         domain=np.repeat(np.arange(len(parts)), [len(part) for part in parts]),
         domains=tuple(files),
@@ -109,25 +126,43 @@ def of_files(
 
 
 def _stream(
-    name: str, source: Source, documents: Documents, say: Callable[[str], None]
+    name: str, source: Source, documents: Documents, most_bytes: int, say: Callable[[str], None]
 ) -> np.ndarray:
-    """Token ids of a source's documents, one after the other, int64."""
-    texts, left = [], MOST_BYTES
-    for text in source_documents(source):
-        texts.append(text.encode()[:left].decode(errors="ignore"))
-        left -= len(texts[-1].encode())
-        if len(texts[-1]) < len(text):
-            say(f"{name}: only the first {bytes_text(MOST_BYTES)} of {source.path} are used")
-            break
-    say(f"{name}: {bytes_text(MOST_BYTES - left)} of text into tokens")
-    return np.concatenate(documents(texts)).astype(np.int64)
+    """Token ids of a sample of a source's documents, one after the other, int64."""
+    ids, texts, held, total = [], [], 0, 0
+    for text in sampled(source, most_bytes):
+        texts.append(text)
+        held += len(text.encode())
+        if held >= TOGETHER_BYTES:
+            ids += documents(texts)
+            texts, held, total = [], 0, total + held
+    ids += documents(texts)
+    total += held
+    # A compressed or columnar file may hold more text than its size.
+    what = "a random sample of" if total >= most_bytes else "all of"
+    say(f"{name}: {bytes_text(total)} of text into tokens, {what} {source.path}")
+    return np.concatenate(ids)
 
 
 def _source(path: Path, field: str) -> Source:
-    for kind, suffixes in SUFFIXES.items():
-        if path.name.endswith(suffixes):
-            return Source(kind=kind, path=str(path), field=field)  # type: ignore[arg-type]
-    return Source(kind="text", path=str(path))
+    """What kind of text lies there, by the ends of names.
+
+    Raises:
+        DefinitionError: a folder has files of several kinds.
+    """
+    names = [path.name] if path.is_file() else [p.name for p in path.rglob("*") if p.is_file()]
+    kinds = {_kind(name) for name in names if not name.startswith(".")}
+    if len(kinds) > 1:
+        raise DefinitionError(
+            f"--data {path}: it has files of several kinds ({', '.join(sorted(kinds))}); "
+            "give a folder for each"
+        )
+    kind = next(iter(kinds), "text")
+    return Source(kind=kind, path=str(path), field=field)  # type: ignore[arg-type]
+
+
+def _kind(name: str) -> str:
+    return next((kind for kind, ends in SUFFIXES.items() if name.endswith(ends)), "text")
 
 
 def _shuffled(sequences: Sequences) -> Sequences:

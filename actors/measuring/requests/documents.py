@@ -21,6 +21,7 @@ def measured_document(models: list[Model], metric: Metric, measured: Measured) -
         "choosing_tokens": measured.chosen_tokens,
         "reporting_tokens": int(measured.report.counts.sum()),
         "sequence_tokens": measured.report.positions,
+        "tokens_before_each_sequence": list(measured.report.prefix),
         "models": [
             _about(model)
             | {
@@ -54,4 +55,5 @@ def _about(model: Model) -> dict[str, Any]:
         "d_f": [ffn.w_out.in_features for ffn in model.subject.ffns],
         "stored": model.stored,
         "computed": model.computed,
+        "experts": model.experts,
     }

@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from sparsing.actors.measuring.inputs.folders import Model, load
+from sparsing.actors.measuring.inputs.plausibility import questions
 from sparsing.actors.measuring.inputs.selection import halves_for, limited
 from sparsing.actors.measuring.inputs.text import Halves
 from sparsing.actors.measuring.measure import Measurement
@@ -64,6 +65,8 @@ class Asked:
     """Tokens of a sequence; None: as in training, if known, else 512."""
     field: str = "text"
     """Key or column of the text in the files."""
+    bos: bool = True
+    """Put BOS before each sequence, where the models' tokenizer puts one before a text."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,11 +188,22 @@ def _halves(
     models: list[Model], asked: Asked, precision: float | None, say: Callable[[str], None]
 ) -> tuple[Halves, Halves]:
     """All the text that is there, and what of it is used."""
-    whole = halves_for(models, tuple(asked.data), asked.sequence_tokens, asked.field, say)
-    halves = limited(whole, asked.tokens or (DEFAULT_TOKENS if precision is None else None))
+    tokens = asked.tokens or (DEFAULT_TOKENS if precision is None else None)
+    whole = halves_for(
+        models,
+        tuple(asked.data),
+        asked.sequence_tokens,
+        asked.field,
+        say,
+        bos=asked.bos,
+        tokens=tokens,
+    )
+    halves = limited(whole, tokens)
     for model in models:
         if not np.isfinite(model.subject.losses(halves.first(1).report)).all():
             raise SparsingError(f"{model.path}: its loss is not a number; its weights are damaged")
+        for question in questions(model, halves):
+            say(f"note: {question}")
     return whole, halves
 
 

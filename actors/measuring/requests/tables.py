@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from sparsing.actors.measuring.inputs.folders import Model
 from sparsing.actors.measuring.measure import Measurement
 from sparsing.actors.measuring.metric_names import PARAMETERS
@@ -11,6 +13,7 @@ from sparsing.actors.measuring.pareto import ParetoPoint
 from sparsing.actors.measuring.precision import Measured, Metric
 from sparsing.actors.measuring.rows import neuron_rows
 from sparsing.actors.measuring.search import LOWEST_CETT
+from sparsing.actors.measuring.tokens import Sequences
 from sparsing.study.display.table import Table, table
 
 MIXTURE = "all"
@@ -31,7 +34,7 @@ def tokens_line(measured: Measured) -> str:
     chosen = f", {measured.chosen_tokens:,} others chosen on" if measured.chosen_tokens else ""
     return (
         f"{measured.report.counts.sum():,} tokens reported on{chosen}, in sequences of "
-        f"{measured.report.positions}; activation ratio known to "
+        f"{measured.report.positions}{_before(measured.report)}; activation ratio known to "
         f"±{percent(measured.precision)} of itself (95 % interval)"
     )
 
@@ -63,6 +66,25 @@ def metric_line(metric: Metric, measured: Measurement) -> str:
     return line if measured.cett is None else f"{line}, CETT {measured.cett:.4g}"
 
 
+def _before(report: Sequences) -> str:
+    if not report.prefix:
+        return " without BOS"
+    ids = ", ".join(map(str, report.prefix))
+    return f", each after BOS (id {ids}), which is not measured itself"
+
+
+def zero_note(measured: Measurement) -> str | None:
+    """Which layers put out nothing at all for some tokens."""
+    found = [
+        f"layer {layer}: {percent(share)}"
+        for layer, share in enumerate(measured.mixture.zero_output_ratios)
+        if share > 0
+    ]
+    if not found:
+        return None
+    return f"tokens whose FFN output is 0, so that their CETT is 0: {', '.join(found)}"
+
+
 def bound_note(cett: float | None, p_percent: float | None) -> str | None:
     """What to think of a CETT value at an end of its range."""
     if cett is not None and cett >= 1:
@@ -80,7 +102,7 @@ def bound_note(cett: float | None, p_percent: float | None) -> str | None:
 
 def domain_table(measured: Measurement) -> Table:
     """Activation ratio and losses of each domain and of their mixture."""
-    numbers = ("activation ratio", "95 % interval", "dense loss", "sparse loss")
+    numbers = ("activation ratio", "95 % interval", "dense run", "dense loss", "sparse loss")
     headings = (*numbers, "perplexity", "tokens")
     shown = table(("domain", *headings), right=headings)
     for name, part in measured.parts.items():
@@ -89,6 +111,7 @@ def domain_table(measured: Measurement) -> Table:
                 MIXTURE if name is None else name,
                 percent(part.activation_ratio),
                 interval(part.interval),
+                percent(float(np.mean(part.dense_run_ratios))),
                 f"{part.dense_loss:.4f}",
                 f"{part.sparse_loss:.4f}",
                 f"{part.ppl_rise_percent:+.2f} %",
@@ -101,12 +124,20 @@ def layer_table(measured: Measurement) -> Table:
     """Activation ratio, threshold and dead neurons of each layer, over the mixture."""
     part = measured.mixture
     dead = [row["dead_ratio"] for row in neuron_rows(measured) if row["domain"] is None]
-    numbers = ("layer", "activation ratio", "95 % interval", "threshold", "dead neurons")
-    shown = table(numbers, right=numbers[1:])
-    rows = zip(part.activation_ratios, part.layer_intervals, measured.thresholds, dead, strict=True)
-    for layer, (ratio, bounds, eps, share) in enumerate(rows):
+    numbers = ("activation ratio", "95 % interval", "dense run", "threshold", "dead neurons")
+    shown = table(("layer", *numbers), right=numbers)
+    rows = zip(
+        part.activation_ratios,
+        part.layer_intervals,
+        part.dense_run_ratios,
+        measured.thresholds,
+        dead,
+        strict=True,
+    )
+    for layer, (ratio, bounds, dense, eps, share) in enumerate(rows):
         threshold = "" if eps is None else f"{eps:.4g}"
-        shown.add(str(layer), percent(ratio), interval(bounds), threshold, percent(share))
+        cells = (percent(ratio), interval(bounds), percent(dense), threshold, percent(share))
+        shown.add(str(layer), *cells)
     return shown
 
 

@@ -231,6 +231,45 @@ def test_wrong_texts(folder: Path, tmp_path: Path) -> None:
     assert "a domain prose already" in str(result.exception)
 
 
+def test_a_folder_of_text_is_a_domain(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "books").mkdir()
+    for index in range(3):
+        (tmp_path / "books" / f"{index}.txt").write_text(sentences(1200, seed=index))
+    arguments = [str(folder / "llama"), "--metric", "relu", "--sequence-tokens", "64"]
+    data = ["--data", str(tmp_path / "books")]
+    assert measured(folder, *arguments, *data, text=None)["reporting_tokens"] > 4000
+    (tmp_path / "books" / "more.jsonl").write_text("{}")
+    result = call(folder, *arguments, *data, text=None)
+    assert isinstance(result.exception, DefinitionError)
+    assert "several kinds" in str(result.exception)
+
+
+def test_bos_stands_before_each_sequence_where_the_tokenizer_puts_one(
+    folder: Path, tmp_path: Path
+) -> None:
+    """A model that was trained with BOS before each sequence is measured so, and asked about."""
+    with_bos = tmp_path / "bos"
+    model = family("Llama", hidden_act="relu", bos_token_id=255)
+    save(train(model, sentences(6000), 60, before=255), with_bos)
+    (with_bos / "tokenizer_config.json").write_text('{"add_bos_token": true}')
+    arguments = [str(with_bos), "--metric", "relu"]
+    plain = call(folder, *arguments, "--json")
+    document = json.loads(plain.stdout)
+    assert document["tokens_before_each_sequence"] == [255]
+    without = measured(folder, *arguments, "--no-bos")
+    assert without["tokens_before_each_sequence"] == []
+    assert without["reporting_tokens"] == pytest.approx(document["reporting_tokens"], rel=0.01)
+    (with_bos / "tokenizer_config.json").write_text('{"add_bos_token": false}')
+    assert measured(folder, *arguments)["tokens_before_each_sequence"] == []
+
+
+def test_an_implausible_loss_is_questioned(folder: Path, tmp_path: Path) -> None:
+    save(family("Llama", hidden_act="relu"), tmp_path / "random")
+    asked = call(folder, str(tmp_path / "random"), "--metric", "relu")
+    assert "is it trained" in asked.stderr
+    assert "is it trained" not in call(folder, str(folder / "llama"), "--metric", "relu").stderr
+
+
 def test_wrong_folders(folder: Path, tmp_path: Path) -> None:
     for path, words in ((tmp_path, "neither a checkpoint"), (tmp_path / "none", "no such folder")):
         result = call(folder, str(path))

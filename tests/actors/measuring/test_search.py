@@ -19,7 +19,7 @@ from sparsing.actors.measuring.rows import sparsity_rows
 from sparsing.actors.measuring.search import Found, Probe, search_cett
 from sparsing.actors.measuring.tokens import PADDING, Sequences
 from sparsing.actors.models.transformer import ModelConfig, Transformer
-from sparsing.kernels.activity import Cett
+from sparsing.kernels.activity import Cett, Fat, Rule, StraightforwardRelu, TopK
 
 VOCABULARY = 50
 
@@ -183,6 +183,51 @@ def test_sums_add_up(subject: Subject) -> None:
     by_token = sum(ratio * count for ratio, count in found.vocabulary.values())
     by_domain = sum(part.activation_ratio * part.tokens for part in parts)
     assert by_token == pytest.approx(by_domain, rel=1e-5)
+
+
+@pytest.mark.parametrize("rule", [Cett(0.3), TopK(60), Fat(0.0), StraightforwardRelu()])
+def test_counts_are_those_of_plain_hooks_in_the_sparse_and_the_dense_run(
+    subject: Subject, rule: Rule
+) -> None:
+    """Neurons that contribute with all layers sparse; exact zeros never, whatever the rule."""
+    counted: list[list[torch.Tensor]] = [[], []]
+    real = torch.from_numpy(REPORT.tokens[:, 1:] != PADDING)
+    weights = (real * torch.from_numpy(REPORT.weights)[:, None]).double()
+    tokens = torch.from_numpy(REPORT.tokens[:, :-1]).clamp(min=0)
+    for run, rules in ((0, None), (1, rule)):
+        hooks = []
+        for ffn in subject.ffns:
+            norms = ffn.w_out.weight.norm(dim=0)
+
+            def hook(module, given, output, ffn=ffn, run=run, norms=norms):
+                gate = ffn.sigma(ffn.w_gate(given[0]))
+                z = gate * ffn.w_in(given[0])
+                active = rule.active(gate, z, norms) & (z * norms != 0)
+                counted[run].append((active.double().mean(-1) * weights).sum())
+
+            hooks.append(ffn.register_forward_hook(hook))
+            ffn.rule = rules
+        with torch.no_grad():
+            subject.model(tokens)
+        for hooked, ffn in zip(hooks, subject.ffns, strict=True):
+            hooked.remove()
+            ffn.rule = None
+    found = measure_rules(subject, REPORT, [rule] * len(subject.ffns), "any").mixture
+    assert found.dense_run_ratios == pytest.approx(torch.stack(counted[0]).tolist(), rel=1e-5)
+    assert found.activation_ratios == pytest.approx(torch.stack(counted[1]).tolist(), rel=1e-5)
+    if subject.gates_are_zero and isinstance(rule, TopK | Fat):
+        assert max(found.activation_ratios) < 0.7
+    if isinstance(rule, Cett):
+        assert found.activation_ratios[1] != pytest.approx(found.dense_run_ratios[1], rel=1e-6)
+
+
+def test_tokens_whose_output_is_zero_are_said() -> None:
+    model = Transformer(MODELS["relu"].config)
+    model.load_state_dict(MODELS["relu"].state_dict())
+    torch.nn.init.zeros_(model.layers[1].ffn.w_out.weight)
+    rows = sparsity_rows(measured(subject_of(model), 0.2))
+    zeros = {row["layer"]: row["zero_output_ratio"] for row in rows if "layer" in row}
+    assert zeros == {0: 0.0, 1: 1.0}
 
 
 def test_padding_counts_in_no_mean(subject: Subject) -> None:
