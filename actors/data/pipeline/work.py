@@ -13,6 +13,7 @@ import pickle
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -236,15 +237,39 @@ def _stream(job: PartJob, tokenizer: tokenizers.Encoder, writer: PartWriter | No
             pieces += closed(text)
         size += len(text)
         if size >= BATCH_CHARACTERS:
-            search.show(shown)
-            if writer:
-                writer.write(pieces)
+            _work_off(search, shown, writer, pieces)
             shown, pieces, size = [], [], 0
-    search.show(shown)
-    if writer:
-        writer.write(pieces)
+    _work_off(search, shown, writer, pieces)
     put(job.view, view.as_bytes(search.resemblance))
     return tally
+
+
+def _work_off(
+    search: DuplicateSearch,
+    shown: list[tuple[str, int]],
+    writer: PartWriter | None,
+    pieces: list[tuple[str, bool]],
+) -> None:
+    """Compare and write some at a time: one document may be as long as many batches."""
+    for some in _batches(shown):
+        search.show(some)
+    for batch in _batches(pieces) if writer else ():
+        assert writer is not None
+        writer.write(batch)
+
+
+def _batches(items: list[tuple[str, Any]]) -> Iterator[list[tuple[str, Any]]]:
+    """Lists of texts of about BATCH_CHARACTERS in all."""
+    batch: list[tuple[str, Any]] = []
+    size = 0
+    for item in items:
+        batch.append(item)
+        size += len(item[0])
+        if size >= BATCH_CHARACTERS:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
 def closed(text: str) -> list[tuple[str, bool]]:
