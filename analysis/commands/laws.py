@@ -17,7 +17,8 @@ from sparsing.study.commands.options import store_option
 @store_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 @click.option("--csv", "as_csv", is_flag=True, help="Comma-separated values.")
-def laws(study: str, root: str, as_json: bool, as_csv: bool) -> None:
+@click.option("--pool", type=click.Choice(["seeds"]), help="Also the limits over all seeds.")
+def laws(study: str, root: str, as_json: bool, as_csv: bool, pool: str | None) -> None:
     """Show the newest law of each run of STUDY, with 95 % intervals.
 
     STUDY is an id, a unique prefix of one, or a path. Tokens are in billions in the laws.
@@ -26,20 +27,28 @@ def laws(study: str, root: str, as_json: bool, as_csv: bool) -> None:
     Example:
       sparsing laws quickstart
       sparsing laws quickstart --json
+      sparsing laws quickstart --pool seeds
     """
-    if as_json and as_csv:
-        raise click.UsageError("--json and --csv exclude each other")
+    if as_csv and (as_json or pool):
+        raise click.UsageError("--csv excludes --json and --pool")
     from sparsing.analysis.refitting.newest import laws_document
     from sparsing.study.store.study_store import StudyStore
 
-    document = laws_document(StudyStore.open(root, study))
+    store = StudyStore.open(root, study)
+    document = laws_document(store)
     rows = document["fits"]
+    if pool:
+        from sparsing.analysis.forecasting.seeds import pool_seeds
+
+        document["pooled"] = [each.as_dict() for each in pool_seeds(store)]
     if as_json:
         click.echo(json.dumps(document, indent=2, default=str))
     elif as_csv:
         _write_csv(rows)
     else:
         _show_laws(rows)
+        if pool:
+            _show_pooled(document["pooled"])
 
 
 def _show_laws(rows: list[dict[str, Any]]) -> None:
@@ -50,6 +59,22 @@ def _show_laws(rows: list[dict[str, Any]]) -> None:
         show(laws_table(rows))
     else:
         click.echo("no fits yet: no run has two measured points")
+
+
+def _show_pooled(pooled: list[dict[str, Any]]) -> None:
+    from sparsing.analysis.fitting.fit_table import bounds_text, number
+    from sparsing.study.display.table import show, table
+
+    shown = table(("model", "law", "seeds", "limit over seeds", "95 % interval", "scatter"))
+    for each in pooled:
+        known = f"{each['known']} of {each['seeds']} known"
+        limit = "not identified" if each["limit"] is None else number(each["limit"])
+        bounds = bounds_text((each["low"], each["high"]))
+        shown.add(each["model"], each["law"], known, limit, bounds, number(each["scatter"]))
+    if pooled:
+        show(shown)
+    else:
+        click.echo("no model has two fitted seeds")
 
 
 def _write_csv(rows: list[dict[str, Any]]) -> None:

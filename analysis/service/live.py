@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from sparsing.analysis.forecasting.ledger import score, summary
 from sparsing.analysis.refitting.fit_rows import weigh_again
 from sparsing.analysis.refitting.follow import FollowedStudy
 from sparsing.analysis.refitting.newest import Curve, newest_fits, read_curves
@@ -48,6 +49,7 @@ class LiveStudy:
         self._finding = TimedCache(
             self._find, FINDING_SECONDS, partial(self._store.states, "sparsity")
         )
+        self._fared = TimedCache(self._score, FINDING_SECONDS, self._states_of_verdicts)
 
     def version(self) -> object:
         """Differs from what it was when the study's document would say something else."""
@@ -69,6 +71,7 @@ class LiveStudy:
             "runs": [_run(run) | {"group": run.group} for run in data.runs],
             "panels": self._panels(data, fits),
             "fits": [_fit(row) for run in self._planned for row in fits.get(run.id, ())],
+            "verdicts": self._fared.get(),
         }
 
     def glance(self, status: StudyStatus) -> dict[str, Any]:
@@ -115,6 +118,14 @@ class LiveStudy:
             for each in status.runs
         ]
         return StudyData(self._store, tuple(runs))
+
+    def _score(self) -> str:
+        """How earlier verdicts fared, in words; empty where none is kept."""
+        found = score(self._store)
+        return f"Earlier verdicts: {summary(found)}." if found else ""
+
+    def _states_of_verdicts(self) -> object:
+        return self._store.states("verdicts"), self._store.states("fits")
 
     def _find(self) -> str:
         return finding(self._data(self._followed.status.read()))

@@ -30,6 +30,7 @@ function showStudy(content) {
   showPanels();
   showRuns();
   tables.limits.show(content.fits);
+  setText(byId("fared"), content.verdicts);
   document.title = `${LEVELS[content.health.level]}: ${content.name}`;
   if (first) openRun();
   adviseSoon();
