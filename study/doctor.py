@@ -106,11 +106,29 @@ def _torch(torch: dict[str, Any], problem: str) -> Iterator[Check]:
     if devices:
         found = f"{', '.join(devices)}; {'bf16' if torch['bf16'] else 'no bf16, so float32'}"
         yield _check("gpu", torch["nccl"], found, "install a CUDA build of torch with NCCL")
-    elif torch["cuda"] is None and shutil.which("nvidia-smi"):
-        remedy = "install a CUDA build of torch to use it"
-        yield Check(name="gpu", status="note", found="a driver, but a CPU torch", remedy=remedy)
+    elif gpus := _system_gpus():
+        cuda = torch["cuda"]
+        found = f"{gpus}; torch is built for {f'CUDA {cuda}' if cuda else 'CPUs'} and sees none"
+        remedy = (
+            f"install a driver as new as CUDA {cuda}, or a torch for an older one"
+            if cuda
+            else "install a CUDA build of torch to use it"
+        )
+        yield Check(name="gpu", status="fail", found=found, remedy=remedy)
     else:
         yield Check(name="gpu", status="ok", found="none: trains on CPUs in float32")
+
+
+def _system_gpus() -> str | None:
+    """The GPUs that NVIDIA's driver sees, and its version; None where there are none."""
+    command = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=IMPORT_SECONDS)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    rows = [line.split(", ") for line in done.stdout.splitlines() if done.returncode == 0]
+    known = [row for row in rows if len(row) == 2]
+    return f"{len(known)} GPU ({known[0][0]}), driver {known[0][1]}" if known else None
 
 
 def _import(package: str) -> Check:

@@ -21,7 +21,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from sparsing.actors.orchestration.policy import PastFailure, Restart, decide, replaced_batches
-from sparsing.actors.orchestration.progress import RunningGang, RunProgress, in_order, recall
+from sparsing.actors.orchestration.progress import (
+    Leaving,
+    RunningGang,
+    RunProgress,
+    in_order,
+    recall,
+)
 from sparsing.actors.orchestration.transitions import StateOwner
 from sparsing.actors.training.assignment import Assignment
 from sparsing.actors.training.run_failure import RunFailure
@@ -32,6 +38,7 @@ from sparsing.study.status.run_state import RunState
 from sparsing.study.store.checkpoint_folders import (
     checkpoint_folder,
     complete_steps,
+    recovery_steps,
     set_aside,
 )
 from sparsing.study.store.checkpoint_marker import MARKER
@@ -43,6 +50,9 @@ PLACEMENTS_AT_ONCE = 2
 """Gangs that ask for room at the same time: two, so that what becomes free is taken at once."""
 LOOK_SECONDS = 1.0
 """Between looks at what does not report by itself: new checkpoints, requests in the store."""
+STOP_NOTICE_SECONDS = 30.0
+"""A gang that is to be stopped has this time to save; then it is ended, and what it has trained
+since its newest checkpoint is trained again."""
 ROOM_SECONDS = 10.0
 """Between looks at whether a waiting run fits on the cluster at all."""
 
@@ -63,6 +73,9 @@ class Cluster(Protocol):
 
     def may_grow(self, run: Run, shards: int) -> bool:
         """Whether a run that trains with so many shards would be given more if it asked now."""
+
+    def draining(self) -> dict[str, float]:
+        """Ids of nodes that are about to go, with the seconds until then."""
 
     def wait(self, awaited: list[Any], timeout_seconds: float) -> None:
         """Return when one of them is ready, or after the time."""
@@ -159,17 +172,24 @@ class Controller:
         awaited = [ref for p in self.runs if p.gang for ref in p.gang.awaited]
         self.cluster.wait([*awaited, *self.measurers.awaited], timeout_seconds)
 
+    def stop_saved(self, reason: str) -> None:
+        """Have what trains save, for STOP_NOTICE_SECONDS at most, and end all; runs are stopped."""
+        for progress in self.runs:
+            if not progress.state.ended:
+                self._leave(progress, RunState.STOPPED, reason, STOP_NOTICE_SECONDS)
+        while leaving := [p for p in self.runs if p.leaving]:
+            for progress in leaving:
+                assert progress.gang
+                self._follow(progress, progress.gang)
+            awaited = [ref for p in leaving if p.gang for ref in p.gang.awaited]
+            self.cluster.wait(awaited, LOOK_SECONDS)
+        self.stop()
+
     def stop(self) -> None:
         """End all actors; the store holds everything needed to go on."""
         for progress in self.runs:
             self._release(progress)
         self.measurers.stop()
-
-    def record_stop(self, reason: str) -> None:
-        """Tell the store that what has not ended is stopped."""
-        for progress in self.runs:
-            if not progress.state.ended:
-                self._states.enter(progress, RunState.STOPPED, reason)
 
     def _look(self) -> None:
         """What does not report by itself: checkpoints, requests in the store, the cluster."""
@@ -178,11 +198,11 @@ class Controller:
             if progress.gang:
                 self._see_checkpoints(progress)
             if progress.run.id in asked and not progress.state.ended:
-                self._release(progress)
                 reason = f"by request, attempt {progress.attempt}"
-                self._states.enter(progress, RunState.STOPPED, reason)
+                self._leave(progress, RunState.STOPPED, reason, STOP_NOTICE_SECONDS)
             elif progress.state == RunState.STOPPED and progress.run.id not in asked:
                 self._states.enter(progress, RunState.PLANNED, "the request to stop was withdrawn")
+        self._leave_drained_nodes()
         waiting = [p for p in self.runs if p.gang and not p.gang.placed]
         if waiting and self._now() - self._looked_at_room >= ROOM_SECONDS:
             self._looked_at_room = self._now()
@@ -193,12 +213,41 @@ class Controller:
 
     def _see_checkpoints(self, progress: RunProgress) -> None:
         progress.checkpoints = complete_steps(self.store.path, progress.run.id)
+        points = recovery_steps(self.store.path, progress.run.id)
+        progress.recovery_step = points[-1] if points else 0
+
+    def _leave_drained_nodes(self) -> None:
+        """Gangs on nodes that are about to go save, and go on elsewhere."""
+        for node, notice_seconds in self.cluster.draining().items():
+            for progress in self.runs:
+                if progress.gang and node in progress.gang.nodes and not progress.leaving:
+                    reason = f"its node {node[:8]} is being drained"
+                    self._leave(progress, RunState.PLANNED, reason, notice_seconds)
+
+    def _leave(
+        self, progress: RunProgress, state: RunState, reason: str, notice_seconds: float
+    ) -> None:
+        """End a run's gang, which may save before that, and then enter a state."""
+        if progress.leaving:
+            return
+        if progress.gang and progress.state == RunState.TRAINING:
+            deadline = self._now() + notice_seconds
+            progress.leaving = Leaving(deadline=deadline, state=state, reason=reason)
+            progress.gang.save_and_stop()
+        else:
+            self._release(progress)
+            self._states.enter(progress, state, reason)
+
+    def _has_left(self, progress: RunProgress, leaving: Leaving) -> None:
+        self._release(progress)
+        self._see_checkpoints(progress)
+        self._states.enter(progress, leaving.state, leaving.reason)
 
     def _release(self, progress: RunProgress) -> None:
         """End a run's gang, where it has one."""
         if progress.gang:
             progress.gang.kill()
-            progress.gang = None
+            progress.gang = progress.leaving = None
 
     def _admit_next(self) -> None:
         """Take up planned runs in their order, as far as the study's caps and the queue allow."""
@@ -253,6 +302,9 @@ class Controller:
         try:
             state = gang.poll()
         except RunFailure as failure:
+            if progress.leaving:
+                self._has_left(progress, progress.leaving)
+                return
             self._release(progress)
             self._fail(progress, failure)
             return
@@ -269,7 +321,10 @@ class Controller:
             kind, words = Kind.REPLAY_DIFFERS, gang.replay_difference
             self._states.enter(progress, RunState.TRAINING, words, failure_kind=kind)
             progress.replay_reported = True
-        if state == "ended":
+        if leaving := progress.leaving:
+            if state == "ended" or self._now() >= leaving.deadline:
+                self._has_left(progress, leaving)
+        elif state == "ended":
             self._end_gang(progress)
         elif self._is_to_resize(progress, gang, state):
             self._release(progress)
@@ -305,7 +360,7 @@ class Controller:
     ) -> None:
         """After a failure, as the policy says: try once more, or give the run up."""
         self._see_checkpoints(progress)
-        step = progress.newest_step
+        step = progress.saved_step
         decision = decide(failure, progress.failures, step, self.study.stability)
         if not isinstance(decision, Restart):
             self._release(progress)

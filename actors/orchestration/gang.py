@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
@@ -68,7 +69,7 @@ class GangState(StrEnum):
 Shard = remote_class(
     "sparsing.actors.training.shard_actor",
     "ShardActor",
-    ("rendezvous", "prepare", "train", "heartbeat"),
+    ("rendezvous", "prepare", "train", "heartbeat", "save_and_stop"),
 )
 
 
@@ -222,7 +223,7 @@ class Gang:
                 name=f"{_name(assignment)}/shard-{rank}",
                 num_cpus=bundle["CPU"],
                 num_gpus=bundle.get("GPU", 0),
-                max_concurrency=2,  # the second answers `heartbeat`
+                max_concurrency=2,  # the second answers while the first trains
                 runtime_env=worker_environment(self.resources.threads_per_shard),
                 scheduling_strategy=PlacementGroupSchedulingStrategy(
                     self._group, placement_group_bundle_index=rank
@@ -230,6 +231,15 @@ class Gang:
             )
             self._shards.append(options.remote(assignment, rank))
         self._rendezvous = self._shards[0].rendezvous.remote()
+
+    def save_and_stop(self) -> None:
+        """Have it save a recovery point after its next step, and end; returns at once."""
+        self._shards[0].save_and_stop.remote()
+
+    @property
+    def nodes(self) -> Sequence[str]:
+        """Ids of the nodes of its shards, by rank; empty before it has its place."""
+        return self._nodes
 
     def kill(self) -> None:
         """End all shards at once and give their place back."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from typing import Any
 
 import ray
+from ray._raylet import GcsClient  # type: ignore[attr-defined]
 
 from sparsing.actors.orchestration.cluster.capacity import Room
 from sparsing.actors.orchestration.cluster.nodes import missing, nodes_of_cluster
@@ -20,6 +22,11 @@ from sparsing.study.plan.runs import Run
 from sparsing.study.store.control.lease import Lease
 from sparsing.study.store.study_store import StudyStore
 
+NOTICE_SECONDS = 30.0
+"""Of a node that is drained without a deadline."""
+HEAD_SECONDS = 5.0
+log = logging.getLogger("sparsing.controller")
+
 
 class RayCluster:
     """The connected cluster, as the controller asks it."""
@@ -27,6 +34,7 @@ class RayCluster:
     def __init__(self, resources: Resources) -> None:
         self._resources = resources
         self._room = Room(resources)
+        self._head = GcsClient(address=ray.get_runtime_context().gcs_address)
 
     def lack(self) -> str | None:
         """What the cluster lacks for one run, were it empty, in words; None where a run fits."""
@@ -39,6 +47,19 @@ class RayCluster:
     def may_grow(self, run: Run, shards: int) -> bool:
         """Whether a run that trains with so many shards would be given more if it asked now."""
         return self._room.may_grow(run, shards)
+
+    def draining(self) -> dict[str, float]:
+        """Ids of nodes that are about to go, with the seconds until then."""
+        try:
+            found = self._head.get_draining_nodes(timeout=HEAD_SECONDS)
+        except Exception as error:  # the head is busy, or about to be lost: that shows elsewhere
+            log.info("which nodes are drained is not known: %s", error)
+            return {}
+        # In milliseconds since 1970; 0: no deadline.
+        return {
+            node: max(0.0, deadline / 1000 - time.time()) if deadline > 0 else NOTICE_SECONDS
+            for node, deadline in found.items()
+        }
 
     def wait(self, awaited: list[Any], timeout_seconds: float) -> None:
         """Return when one of these references is ready, or after the time."""

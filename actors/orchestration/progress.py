@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -39,8 +40,26 @@ class RunningGang(Protocol):
     def poll(self) -> str:
         """How far it is: a GangState."""
 
+    @property
+    def nodes(self) -> Sequence[str]:
+        """Ids of the nodes where it is."""
+
+    def save_and_stop(self) -> None:
+        """Have it save a recovery point after its next step, and end."""
+
     def kill(self) -> None:
         """End it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leaving:
+    """A gang was asked to save a recovery point and to end."""
+
+    deadline: float
+    """Monotonic time of this process at which it is ended, saved or not."""
+    state: RunState
+    """Of the run when the gang has ended."""
+    reason: str
 
 
 @dataclass
@@ -61,6 +80,10 @@ class RunProgress:
     """Complete ones when the newest attempt began."""
     checkpoints: list[int] = field(default_factory=list)
     """Steps of the complete ones, as they were seen last."""
+    recovery_step: int = 0
+    """Of the newest recovery point, as it was seen last; 0 without one."""
+    leaving: Leaving | None = None
+    """Its gang was asked to save and to end."""
     replay_reported: bool = False
     """Of the newest attempt: a difference between a replay and the store was written down."""
     _state: RunState = RunState.PLANNED
@@ -80,6 +103,11 @@ class RunProgress:
     def newest_step(self) -> int:
         """Of the newest complete checkpoint; 0 before the first."""
         return self.checkpoints[-1] if self.checkpoints else 0
+
+    @property
+    def saved_step(self) -> int:
+        """Of what a restart would go on from; 0: from the beginning."""
+        return max(self.newest_step, self.recovery_step)
 
     @property
     def trained(self) -> bool:

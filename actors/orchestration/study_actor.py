@@ -156,8 +156,7 @@ class StudyActor:
                     url = None
                 controller.wait(WAIT_SECONDS)
             if self._is_to_stop():
-                controller.stop()
-                controller.record_stop("sparsing resume goes on")
+                controller.stop_saved("sparsing resume goes on")
                 return Outcome(stopped=True)
             ray.get(laws.refit.remote())
             self._seal()

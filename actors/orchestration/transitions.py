@@ -89,7 +89,7 @@ class StateOwner:
             failure_kind: of the failure that makes the change.
             replaced_step: step whose batch is replaced from here on.
             device: what it trains on, and in which precision.
-            step: optimizer steps done; default: those of the newest complete checkpoint.
+            step: optimizer steps done; default: those that a restart would go on from.
 
         Raises:
             IllegalTransitionError: the state cannot follow the one before.
@@ -99,7 +99,7 @@ class StateOwner:
         if state not in TRANSITIONS[old]:
             raise IllegalTransitionError(run.id, old, state)
         self._lease.check()
-        step = progress.newest_step if step is None else step
+        step = progress.saved_step if step is None else step
         row = {
             "step": step,
             "tokens": step * run.batch_tokens,

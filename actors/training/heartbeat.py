@@ -51,6 +51,9 @@ class HeartbeatRecorder:
         self._checkpoint_seconds = 0.0
         self.replay_difference: str | None = None
         """As in the heartbeat; set by the shard."""
+        self.stop_asked = False
+        """The shard is asked to save a recovery point after its next step, and to end; set by
+        another thread."""
 
     def stepped(self) -> None:
         """One more step is done."""

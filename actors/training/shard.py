@@ -9,6 +9,8 @@ import resource
 import time
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
+from enum import IntEnum
+from pathlib import Path
 
 import torch
 from torch import distributed as dist
@@ -28,11 +30,30 @@ from sparsing.actors.training.loss_guard import LossGuard
 from sparsing.actors.training.replay import ReplayCheck
 from sparsing.actors.training.report import ShardReport
 from sparsing.study.plan.runs import Run
-from sparsing.study.store.checkpoint_folders import checkpoint_folder
+from sparsing.study.store.checkpoint_folders import (
+    checkpoint_folder,
+    recovery_folder,
+    remove_recovery_points,
+)
 from sparsing.study.store.checkpoint_marker import Checkpoint
 from sparsing.study.store.study_store import StudyStore
 from sparsing.study.store.writer import TableWriter
 from sparsing.study.version import code_version
+
+RECOVERY_POINTS = 2
+"""Kept of a run; two, so that a damaged one costs no more than another interval."""
+Files = dict[str, tuple[int, str]]
+"""Size and digest by name."""
+
+
+class Wish(IntEnum):
+    """What shard 0 wants after a step."""
+
+    GO_ON = 0
+    SAVE = 1
+    """A recovery point is due."""
+    STOP = 2
+    """Save one, and end."""
 
 
 def memory_bytes(device: torch.device) -> int:
@@ -64,6 +85,8 @@ class TrainingShard:
     batches: Batches = field(init=False)
     _writers: dict[str, TableWriter] = field(default_factory=dict)
     _stack: ExitStack = field(default_factory=ExitStack)
+    _saved: float = field(default_factory=time.monotonic)
+    """When the newest checkpoint or recovery point was saved, or training began."""
 
     def __post_init__(self) -> None:
         self.batches = Batches(self.order)
@@ -92,15 +115,34 @@ class TrainingShard:
         """
         with self:
             for step in range(self.report.start_step, self.run.steps):
-                self.train_step(step)
+                wish = self.train_step(step)
                 self.recorder.stepped()
-                if step + 1 in self.run.checkpoint_steps:
+                planned = step + 1 in self.run.checkpoint_steps
+                if planned or wish != Wish.GO_ON:
                     self.recorder.checkpointing()
-                    self._checkpoint(step + 1)
+                    self._checkpoint(step + 1) if planned else self._recovery_point(step + 1)
+                    self._saved = time.monotonic()
                     self.recorder.checkpointed()
+                if wish == Wish.STOP:
+                    return
+            if self.rank == 0:
+                remove_recovery_points(self.store.path, self.run.id)
 
-    def compute(self, step: int) -> tuple[float, float, float]:
-        """Optimizer step number `step`, from 0: (loss of the global batch, lr, gradient norm)."""
+    def _wish(self) -> Wish:
+        """What shard 0 wants after this step; of other shards nothing."""
+        if self.rank:
+            return Wish.GO_ON
+        if self.recorder.stop_asked:
+            return Wish.STOP
+        due = time.monotonic() - self._saved >= self.store.study.checkpoints.recover_every
+        return Wish.SAVE if due else Wish.GO_ON
+
+    def compute(self, step: int) -> tuple[float, float, float, Wish]:
+        """Optimizer step number `step`, from 0.
+
+        Returns:
+            Loss of the global batch, learning rate, gradient norm, and what shard 0 wants next.
+        """
         run, world_size = self.run, self.assignment.world_size
         share = run.batch_sequences // world_size
         batch = self.assignment.batch_index(step + 1)
@@ -109,22 +151,26 @@ class TrainingShard:
         peak = self.store.study.optimization.peak_learning_rate
         learning_rate = peak * learning_rate_share(run, step)
         loss, grad_norm = self.engine.step(sequences, learning_rate)
+        wish = self._wish()
         if world_size > 1:
-            dist.all_reduce(loss)
-        return float(loss) / world_size, learning_rate, grad_norm
+            # One collective for both; only shard 0's wish is not 0.
+            both = torch.stack([loss, torch.full_like(loss, wish)])
+            dist.all_reduce(both)
+            loss, wish = both[0], Wish(int(both[1]))
+        return float(loss) / world_size, learning_rate, grad_norm, wish
 
-    def train_step(self, step: int) -> None:
-        """Optimizer step number `step`, from 0, and its row in the store.
+    def train_step(self, step: int) -> Wish:
+        """Optimizer step number `step`, from 0, and its row in the store; what is wanted next.
 
         Raises:
             RunFailure: loss or gradient norm is not finite, or the loss is a spike.
             FencedError: a newer attempt has been started.
         """
         started = time.perf_counter()
-        loss, learning_rate, grad_norm = self.compute(step)
+        loss, learning_rate, grad_norm, wish = self.compute(step)
         self.loss_guard.check(step + 1, loss, grad_norm)
         if self.rank:
-            return
+            return wish
         self.replay.check(step + 1, loss)
         self.recorder.replay_difference = self.replay.difference
         self.fence.check_at_times()
@@ -141,35 +187,29 @@ class TrainingShard:
             "data_wait_seconds": self.batches.waited_seconds,
         }
         self._writers["steps"].append(step + 1, [row])
+        return wish
+
+    def _recovery_point(self, step: int) -> None:
+        """Save a checkpoint that only restarts use, and keep the newest ones; collective."""
+        started = time.perf_counter()
+        folder = recovery_folder(self.store.path, self.run.id, step)
+        if self._commit(step, folder, self._write(folder), started):
+            remove_recovery_points(self.store.path, self.run.id, keep=RECOVERY_POINTS)
+
+    def _write(self, folder: Path) -> Files:
+        """Write this shard's part of a checkpoint; collective."""
+        attempt, world_size = self.assignment.attempt, self.assignment.world_size
+        return write_shard(self.engine, folder, attempt, self.rank, world_size)
 
     def _checkpoint(self, step: int) -> None:
         """Save a checkpoint and evaluate it; collective."""
         started = time.perf_counter()
-        attempt, world_size = self.assignment.attempt, self.assignment.world_size
         folder = checkpoint_folder(self.store.path, self.run.id, step)
-        written = [write_shard(self.engine, folder, attempt, self.rank, world_size)] * world_size
+        mine = self._write(folder)
         losses = self._validation_losses()
-        if world_size > 1:
-            dist.all_gather_object(written, written[0])
-        if self.rank:
+        checkpoint = self._commit(step, folder, mine, started)
+        if checkpoint is None:
             return
-        # Rows up to a checkpoint are durable before it counts as complete: a restart from it
-        # can then never leave a gap.
-        self._writers["steps"].flush()
-        files = {name: about for part in written for name, about in part.items()}
-        checkpoint = Checkpoint(
-            run=self.run.id,
-            attempt=attempt,
-            step=step,
-            tokens=step * self.run.batch_tokens,
-            files={name: size for name, (size, _) in files.items()},
-            digests={name: digest for name, (_, digest) in files.items()},
-            config=asdict(self.config),
-            code_version=code_version(),
-            save_seconds=time.perf_counter() - started,
-        )
-        self.fence.check()
-        checkpoint = write_marker(folder, checkpoint)
         shared = {
             "step": step,
             "tokens": checkpoint.tokens,
@@ -180,6 +220,35 @@ class TrainingShard:
         rows = [shared | {"domain": d, "validation_loss": loss} for d, loss in losses.items()]
         self._writers["checkpoints"].append(step, rows)
         self._writers["checkpoints"].flush()
+
+    def _commit(self, step: int, folder: Path, mine: Files, started: float) -> Checkpoint | None:
+        """Make a checkpoint complete once all shards have written; collective.
+
+        Returns:
+            The checkpoint, on shard 0; None on the others.
+        """
+        written = [mine] * self.assignment.world_size
+        if len(written) > 1:
+            dist.all_gather_object(written, mine)
+        if self.rank:
+            return None
+        # Rows up to a checkpoint are durable before it counts as complete: a restart from it
+        # can then never leave a gap.
+        self._writers["steps"].flush()
+        files = {name: about for part in written for name, about in part.items()}
+        checkpoint = Checkpoint(
+            run=self.run.id,
+            attempt=self.assignment.attempt,
+            step=step,
+            tokens=step * self.run.batch_tokens,
+            files={name: size for name, (size, _) in files.items()},
+            digests={name: digest for name, (_, digest) in files.items()},
+            config=asdict(self.config),
+            code_version=code_version(),
+            save_seconds=time.perf_counter() - started,
+        )
+        self.fence.check()
+        return write_marker(folder, checkpoint)
 
     def _validation_losses(self) -> dict[str | None, float]:
         """Dense loss on each domain's reporting half, and by mixture weight under None."""

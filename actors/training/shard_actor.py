@@ -6,6 +6,9 @@ import socket
 from collections.abc import Callable
 from typing import TypeVar
 
+import ray
+
+from sparsing.actors.models.device import check_gpus_are_seen
 from sparsing.actors.training.assignment import Assignment
 from sparsing.actors.training.fence import Fence
 from sparsing.actors.training.heartbeat import Heartbeat, HeartbeatRecorder
@@ -48,6 +51,10 @@ class ShardActor:
         """How this shard goes on."""
         return self._recorder.heartbeat()
 
+    def save_and_stop(self) -> None:
+        """Have the gang save a recovery point after its next step, and end; asked of rank 0."""
+        self._recorder.stop_asked = True
+
     def prepare(self, address: str, port: int) -> ShardReport:
         """Join the process group and load the newest checkpoint; returns when ready to train.
 
@@ -55,10 +62,12 @@ class ShardActor:
             RunFailure: whatever went wrong here, with its kind.
             FencedError: a newer attempt has been started.
         """
-        self._shard = _with_kind(
-            lambda: build_shard(self._assignment, self._rank, address, port, self._recorder)
-        )
+        self._shard = _with_kind(lambda: self._build(address, port))
         return self._shard.report
+
+    def _build(self, address: str, port: int) -> TrainingShard:
+        check_gpus_are_seen(len(ray.get_gpu_ids()))
+        return build_shard(self._assignment, self._rank, address, port, self._recorder)
 
     def train(self) -> Heartbeat:
         """Train the run to its end; returns the last heartbeat once all of it is durable.

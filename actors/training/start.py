@@ -23,7 +23,7 @@ from sparsing.actors.training.shard import TrainingShard
 from sparsing.study.definition.model import Study
 from sparsing.study.errors import NotFoundError
 from sparsing.study.plan.runs import Run
-from sparsing.study.store.checkpoint_folders import checkpoint_folder, complete_steps, set_aside
+from sparsing.study.store.checkpoint_folders import set_aside, starting_points
 from sparsing.study.store.checkpoint_marker import (
     DamagedCheckpointError,
     read_checkpoint,
@@ -55,11 +55,11 @@ def build_shard(
     data = open_prepared(Path(assignment.data_path))
     config = model_config(study, run, data.vocabulary_size)
     fence = Fence(store, run.id, assignment.attempt, assignment.token)
-    start, damaged = _newest_sound(store, assignment, rank, fence)
+    start, source, damaged = _newest_sound(store, assignment, rank, fence)
     model = Transformer(config)
     tensors = None
-    if start:
-        tensors = CheckpointTensors(checkpoint_folder(store.path, run.id, start))
+    if source:
+        tensors = CheckpointTensors(source)
         # bf16 parameters are cast from these; the float32 masters follow in load_state.
         for name, parameter in model.named_parameters():
             parameter.data.copy_(tensors[f"{WEIGHT}{name}"])
@@ -100,8 +100,8 @@ def model_config(study: Study, run: Run, vocabulary_size: int) -> ModelConfig:
 
 def _newest_sound(
     store: StudyStore, assignment: Assignment, rank: int, fence: Fence
-) -> tuple[int, tuple[str, ...]]:
-    """Step of the newest checkpoint that is not damaged, and what is said of newer ones.
+) -> tuple[int, Path | None, tuple[str, ...]]:
+    """Step and folder of the newest sound checkpoint or recovery point; what is said of newer ones.
 
     Each shard verifies its part of the files; damaged checkpoints are set aside. Without a sound
     one the step is 0.
@@ -109,19 +109,19 @@ def _newest_sound(
     run, world_size = assignment.run.id, assignment.world_size
     if rank == 0:
         fence.check()
-        clear_incomplete(store.path / "checkpoints" / run, assignment.attempt)
+        for kind in ("checkpoints", "recovery"):
+            clear_incomplete(store.path / kind / run, assignment.attempt)
     # What rank 0 sees: an orphan may complete one more at this moment.
-    steps = _all(complete_steps(store.path, run), world_size)[0]
+    points = _all(starting_points(store.path, run), world_size)[0]
     damaged: list[str] = []
-    for step in reversed(steps):
-        folder = checkpoint_folder(store.path, run, step)
+    for step, folder in reversed(points.items()):
         problems = _all(_problem(folder, rank, world_size), world_size)
         found = [problem for problem in problems if problem]
         if not found:
-            return step, tuple(damaged)
+            return step, folder, tuple(damaged)
         where = _all(set_aside(folder).name if rank == 0 else "", world_size)[0]
         damaged.append(f"checkpoint of step {step} is damaged, kept as {where}: {found[0]}")
-    return 0, tuple(damaged)
+    return 0, None, tuple(damaged)
 
 
 def _problem(folder: Path, rank: int, world_size: int) -> str | None:

@@ -18,6 +18,7 @@ from sparsing.study.definition.values import (
     Activation,
     Beta,
     Count,
+    Duration,
     Model,
     Name,
     Ratio,
@@ -151,6 +152,10 @@ class Checkpoints(Model):
     )
     """The token counts themselves; replaces count, spacing and first_tokens. The run's end is
     always a checkpoint."""
+    recover_every: Duration = 1800.0
+    """Seconds, or as `30m`: after this time without a checkpoint a recovery point is saved, from
+    which a run goes on after a failure. The newest two are kept, none is measured. No part of the
+    study's id."""
 
 
 class Measurement(Model):
@@ -262,12 +267,18 @@ class Study(Model):
     def canonical_json(self) -> str:
         """Everything that determines the results, in one spelling.
 
-        Resources are not part of it, nor is whether Pareto curves are measured as well. Sections
+        Resources are not part of it, nor are recovery points and whether Pareto curves are measured
+        as well. Sections
         that are younger than the first studies count where they are not the default.
         """
         content = self.model_dump(
             mode="json",
-            exclude={"description": True, "resources": True, "measurement": {"pareto": True}},
+            exclude={
+                "description": True,
+                "resources": True,
+                "measurement": {"pareto": True},
+                "checkpoints": {"recover_every": True},
+            },
         )
         if self.stability == Stability():
             del content["stability"]

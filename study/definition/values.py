@@ -18,6 +18,8 @@ from sparsing.study.errors import DefinitionError
 
 COUNT_UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
 COUNT_PATTERN = re.compile(r"^\s*(\d+(?:\.\d+)?(?:[eE]\+?\d+)?)\s*([KMBT]?)\s*$")
+DURATION_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+DURATION_PATTERN = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([smhd])\s*$")
 MAX_COUNT = 10**18
 """Larger counts fit no table column (int64), nor any machine."""
 
@@ -32,12 +34,26 @@ def parse_count(value: Any) -> Any:
     return value
 
 
+def parse_duration(value: Any) -> Any:
+    """Seconds from `90s`, `30m`, `2h`, `1d` or a number; others pass unchanged."""
+    if isinstance(value, str) and (match := DURATION_PATTERN.match(value)):
+        return float(match[1]) * DURATION_UNITS[match[2]]
+    return float(value) if type(value) is int else value
+
+
 _WRITTEN_COUNT = Annotated[str, Field(pattern=COUNT_PATTERN.pattern)]
 Count = Annotated[
     int,
     BeforeValidator(parse_count, json_schema_input_type=int | float | _WRITTEN_COUNT),
     Field(le=MAX_COUNT),
 ]
+_WRITTEN_DURATION = Annotated[str, Field(pattern=DURATION_PATTERN.pattern)]
+Duration = Annotated[
+    float,
+    BeforeValidator(parse_duration, json_schema_input_type=float | _WRITTEN_DURATION),
+    Field(gt=0, le=1e9),
+]
+"""Seconds; may be written `30m`."""
 Activation = Literal["relu", "silu", "relu2", "gelu"]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,47}$")]
 ScaleName = Annotated[str, Field(pattern=r"^\d{1,6}(\.\d{1,6})?[KMB]$")]

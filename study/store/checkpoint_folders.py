@@ -33,18 +33,51 @@ def checkpoint_folder(study_path: str | Path, run_id: str, step: int) -> Path:
     return Path(study_path) / "checkpoints" / run_id / f"step-{step:09d}"
 
 
-def complete_steps(study_path: str | Path, run_id: str) -> list[int]:
-    """Steps of a run's complete checkpoints, increasing."""
-    found = _step_folders(study_path, run_id)
+def recovery_folder(study_path: str | Path, run_id: str, step: int) -> Path:
+    """Folder of a run's recovery point at a step: a checkpoint that is not measured."""
+    return Path(study_path) / "recovery" / run_id / f"step-{step:09d}"
+
+
+def recovery_steps(study_path: str | Path, run_id: str) -> list[int]:
+    """Steps of a run's complete recovery points, increasing."""
+    found = _step_folders(Path(study_path) / "recovery" / run_id)
     return sorted(step for step, folder in found if (folder / MARKER).is_file())
 
 
-def _step_folders(study_path: str | Path, run_id: str) -> Iterator[tuple[int, Path]]:
+def starting_points(study_path: str | Path, run_id: str) -> dict[int, Path]:
+    """Steps that a run can go on from, increasing, and the folders of their checkpoints.
+
+    Where a step has both, that is the checkpoint, not the recovery point.
+    """
+    found = {s: recovery_folder(study_path, run_id, s) for s in recovery_steps(study_path, run_id)}
+    complete = complete_steps(study_path, run_id)
+    found |= {step: checkpoint_folder(study_path, run_id, step) for step in complete}
+    return dict(sorted(found.items()))
+
+
+def remove_recovery_points(study_path: str | Path, run_id: str, *, keep: int = 0) -> None:
+    """Remove a run's recovery points but for the newest `keep`."""
+    steps = recovery_steps(study_path, run_id)
+    for step in steps[: len(steps) - keep]:
+        folder = recovery_folder(study_path, run_id, step)
+        (folder / MARKER).unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+    if not keep:
+        shutil.rmtree(Path(study_path) / "recovery" / run_id, ignore_errors=True)
+
+
+def complete_steps(study_path: str | Path, run_id: str) -> list[int]:
+    """Steps of a run's complete checkpoints, increasing."""
+    found = _step_folders(Path(study_path) / "checkpoints" / run_id)
+    return sorted(step for step, folder in found if (folder / MARKER).is_file())
+
+
+def _step_folders(run_folder: Path) -> Iterator[tuple[int, Path]]:
     """Steps and folders of checkpoints, complete or not; also links that lead nowhere."""
-    for folder in sorted((Path(study_path) / "checkpoints" / run_id).glob("step-*")):
+    for folder in sorted(run_folder.glob("step-*")):
         match = STEP.fullmatch(folder.name)
         # The one name that `checkpoint_folder` gives: `step-7` is nobody's either.
-        if match and folder.name == checkpoint_folder("", run_id, int(match[1])).name:
+        if match and folder.name == checkpoint_folder("", "", int(match[1])).name:
             yield int(match[1]), folder
 
 
@@ -95,7 +128,8 @@ def prune_run(store: StudyStore, run: Run, *, dry_run: bool = False) -> list[Rem
     """
     kept = kept_steps(store, run, complete_steps(store.path, run.id))
     removed = []
-    going = [each for each in _step_folders(store.path, run.id) if each[0] not in kept]
+    folders = _step_folders(store.path / "checkpoints" / run.id)
+    going = [each for each in folders if each[0] not in kept]
     if not dry_run:
         _record_pruned(store.path, run.id, {step for step, _ in going})
     for step, folder in going:

@@ -23,8 +23,8 @@ MARKER = "checkpoint.json"
 DIGEST_KEY = "marker_digest"
 BLANK = "0" * 32
 """Stands in the place of the marker's digest while that is computed."""
-CHUNK_BYTES = 2**20
-"""Read and hashed at a time: it stays in the processor's cache between the two."""
+CHUNK_BYTES = 2**23
+"""Read and hashed at a time."""
 
 
 class DamagedCheckpointError(DamagedError):

@@ -52,17 +52,23 @@ def test_too_little_room_says_how_much_is_needed():
     assert (found.status, found.remedy) == ("fail", "free at least 1 GB")
 
 
-def test_no_torch_and_a_driver_without_cuda(monkeypatch):
+@pytest.mark.parametrize("cuda", [None, "12.8"])
+def test_no_torch_and_a_gpu_that_torch_does_not_see(monkeypatch, tmp_path, cuda):
     (found,) = doctor._torch({}, "broken")
     assert (found.status, found.found) == ("fail", "broken")
     torch = {
         "version": "2",
-        "cuda": None,
+        "cuda": cuda,
         "gloo": True,
         "nccl": False,
         "bf16": False,
         "devices": [],
     }
-    monkeypatch.setattr(doctor.shutil, "which", lambda name: "/usr/bin/nvidia-smi")
+    command = tmp_path / "nvidia-smi"
+    command.write_text("#!/bin/sh\necho 'NVIDIA H200, 535.1'\n")
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     _, gpu = doctor._torch(torch, "")
-    assert (gpu.status, gpu.remedy) == ("note", "install a CUDA build of torch to use it")
+    assert gpu.status == "fail"
+    assert "535.1" in gpu.found
+    assert gpu.remedy

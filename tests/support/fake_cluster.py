@@ -14,7 +14,7 @@ from sparsing.actors.training.report import ShardReport
 from sparsing.actors.training.run_failure import RunFailure
 from sparsing.study.errors import FencedError
 from sparsing.study.plan.runs import Run
-from sparsing.study.store.checkpoint_folders import checkpoint_folder
+from sparsing.study.store.checkpoint_folders import checkpoint_folder, recovery_folder
 from sparsing.study.store.checkpoint_marker import MARKER
 from sparsing.study.store.study_store import StudyStore
 
@@ -31,6 +31,8 @@ class FakeGang:
     replay_difference: str | None = None
     failure: RunFailure | None = None
     killed: bool = False
+    asked_to_save: bool = False
+    nodes: list[str] = field(default_factory=lambda: ["node-a"])
     gpus: float = 1.0
     awaited: list[Any] = field(default_factory=list)
 
@@ -45,6 +47,15 @@ class FakeGang:
 
     def kill(self) -> None:
         self.killed = True
+
+    def save_and_stop(self) -> None:
+        self.asked_to_save = True
+
+    def save_point(self, step: int) -> None:
+        """A recovery point is complete."""
+        folder = recovery_folder(self.assignment.study_path, self.assignment.run.id, step)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / MARKER).write_text("{}")
 
     def train(self, report: ShardReport = REPORT) -> None:
         """Its shards are ready and train."""
@@ -71,6 +82,7 @@ class FakeCluster:
     shards: int = 1
     grows: bool = False
     lacks: str | None = None
+    drained: dict[str, float] = field(default_factory=dict)
 
     def lack(self) -> str | None:
         return self.lacks
@@ -80,6 +92,9 @@ class FakeCluster:
 
     def may_grow(self, run: Run, shards: int) -> bool:
         return self.grows
+
+    def draining(self) -> dict[str, float]:
+        return self.drained
 
     def wait(self, awaited: list[Any], timeout_seconds: float) -> None:
         pass

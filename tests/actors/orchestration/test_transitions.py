@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from fake_cluster import REPORT, Played
 
-from sparsing.actors.orchestration.controller import ROOM_SECONDS
+from sparsing.actors.orchestration.controller import ROOM_SECONDS, STOP_NOTICE_SECONDS
 from sparsing.actors.orchestration.past_failures import past_failures
 from sparsing.actors.orchestration.transitions import (
     TRANSITIONS,
@@ -148,7 +148,10 @@ def test_a_request_stops_a_run_and_its_withdrawal_goes_on(played: Played, before
     before(played)
     run = played.progress.run.id
     request_stop(played.store.path, run)
-    assert played.tick() == RunState.STOPPED
+    if played.tick() == RunState.TRAINING:
+        played.gang.state = "ended"
+        played.tick()
+    assert played.progress.state == RunState.STOPPED
     assert played.gang.killed
     assert played.tick(100.0) == RunState.STOPPED
     withdraw_stop(played.store.path, run)
@@ -189,12 +192,73 @@ def test_another_controller_finds_it_trained_or_measured(played: Played) -> None
 
 
 def test_what_has_not_ended_is_recorded_as_stopped(played: Played) -> None:
-    training(played).controller.stop()
-    played.controller.record_stop("by the user")
+    gang = training(played).gang
+    wait = played.cluster.wait
+
+    def saving(awaited: list[Any], timeout_seconds: float) -> None:
+        assert gang.asked_to_save
+        gang.save_point(3)
+        gang.state = "ended"
+        wait(awaited, timeout_seconds)
+
+    played.cluster.wait = saving  # type: ignore[method-assign]
+    played.controller.stop_saved("by the user")
+    assert gang.killed
+    row = played.rows()[-1]
+    assert (row["state"], row["reason"], row["step"]) == ("stopped", "by the user", 3)
+    played.controller.stop_saved("again")
+    assert played.rows()[-1]["reason"] == "by the user"
+
+
+def test_a_gang_that_does_not_save_in_time_is_ended(played: Played) -> None:
+    training(played)
+
+    def nothing_comes(awaited: list[Any], timeout_seconds: float) -> None:
+        played.seconds += timeout_seconds
+
+    played.cluster.wait = nothing_comes  # type: ignore[method-assign]
+    played.controller.stop_saved("by the user")
+    assert STOP_NOTICE_SECONDS <= played.seconds < STOP_NOTICE_SECONDS + 10
     assert played.gang.killed
     assert played.rows()[-1]["state"] == "stopped"
-    played.controller.record_stop("again")
-    assert played.rows()[-1]["reason"] == "by the user"
+
+
+def test_a_gang_on_a_node_that_is_drained_saves_and_goes_on_elsewhere(played: Played) -> None:
+    first = training(played).gang
+    played.cluster.drained = {"node-b": 60.0}
+    assert played.tick() == RunState.TRAINING
+    assert not first.asked_to_save
+    played.cluster.drained = {"node-a": 60.0}
+    assert played.tick() == RunState.TRAINING
+    assert first.asked_to_save
+    first.save_point(5)
+    first.state = "ended"
+    assert played.tick() == RunState.WAITING
+    assert first.killed
+    assert "drained" in played.rows()[-2]["reason"]
+    assert played.rows()[-2]["step"] == 5
+    assert played.rows()[-2]["failure_kind"] is None
+
+
+def test_a_shard_lost_while_it_leaves_is_no_failure(played: Played) -> None:
+    gang = training(played).gang
+    request_stop(played.store.path, played.progress.run.id)
+    played.tick()
+    gang.failure = LOST
+    assert played.tick() == RunState.STOPPED
+    assert [row["failure_kind"] for row in played.rows()] == [None] * 3
+
+
+def test_each_recovery_point_is_progress_for_the_budget(played: Played) -> None:
+    """A month of failures fails no run that goes on between them."""
+    for number in range(1, 30):
+        played.tick(600.0)
+        played.gang.train()
+        played.tick()
+        played.gang.save_point(number)
+        played.gang.failure = LOST
+        assert played.tick() != RunState.FAILED
+    assert len(played.gangs) >= 29
 
 
 @pytest.mark.parametrize(("old", "new"), list(product(RunState, RunState)))
