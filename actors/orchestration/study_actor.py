@@ -26,6 +26,7 @@ from sparsing.actors.orchestration.remote_class import remote_class
 from sparsing.actors.training.reach import is_cut_off
 from sparsing.study.errors import FencedError, SparsingError
 from sparsing.study.plan.runs import plan_runs
+from sparsing.study.plan.saving import check_room_for_saves
 from sparsing.study.store.control.hand_over import GivingWay, acquire_patiently
 from sparsing.study.store.control.journal import Journal
 from sparsing.study.store.control.lease import Lease, acquire, study_cell
@@ -144,6 +145,7 @@ class StudyActor:
 
     def _control(self, lease: Lease) -> Outcome:
         say = self._journal.say
+        check_room_for_saves(self._store.study, self._store.path)
         data = data_of_study(self._store, say)
         controller = controller_on_ray(self._store, str(data.path), lease)
         laws = start_law_service(self._store, self._metrics_port)

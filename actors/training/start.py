@@ -23,7 +23,7 @@ from sparsing.actors.training.shard import TrainingShard
 from sparsing.study.definition.model import Study
 from sparsing.study.errors import NotFoundError
 from sparsing.study.plan.runs import Run
-from sparsing.study.store.checkpoint_folders import set_aside, starting_points
+from sparsing.study.store.checkpoint_folders import RECOVERY, set_aside, starting_points
 from sparsing.study.store.checkpoint_marker import (
     DamagedCheckpointError,
     read_checkpoint,
@@ -109,7 +109,7 @@ def _newest_sound(
     run, world_size = assignment.run.id, assignment.world_size
     if rank == 0:
         fence.check()
-        for kind in ("checkpoints", "recovery"):
+        for kind in ("checkpoints", RECOVERY):
             clear_incomplete(store.path / kind / run, assignment.attempt)
     # What rank 0 sees: an orphan may complete one more at this moment.
     points = _all(starting_points(store.path, run), world_size)[0]

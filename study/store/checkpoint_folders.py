@@ -24,6 +24,8 @@ from sparsing.study.store.study_store import StudyStore
 STEP = re.compile(r"step-(\d+)")
 DAMAGED = ".damaged-"
 """In the names of checkpoints that were set aside."""
+RECOVERY = "recovery"
+"""Folder of recovery points, beside `checkpoints`."""
 PRUNED = "pruned.json"
 """Beside a run's checkpoints: the steps of those that were pruned."""
 
@@ -35,12 +37,12 @@ def checkpoint_folder(study_path: str | Path, run_id: str, step: int) -> Path:
 
 def recovery_folder(study_path: str | Path, run_id: str, step: int) -> Path:
     """Folder of a run's recovery point at a step: a checkpoint that is not measured."""
-    return Path(study_path) / "recovery" / run_id / f"step-{step:09d}"
+    return Path(study_path) / RECOVERY / run_id / f"step-{step:09d}"
 
 
 def recovery_steps(study_path: str | Path, run_id: str) -> list[int]:
     """Steps of a run's complete recovery points, increasing."""
-    found = _step_folders(Path(study_path) / "recovery" / run_id)
+    found = _step_folders(Path(study_path) / RECOVERY / run_id)
     return sorted(step for step, folder in found if (folder / MARKER).is_file())
 
 
@@ -63,7 +65,7 @@ def remove_recovery_points(study_path: str | Path, run_id: str, *, keep: int = 0
         (folder / MARKER).unlink(missing_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
     if not keep:
-        shutil.rmtree(Path(study_path) / "recovery" / run_id, ignore_errors=True)
+        shutil.rmtree(Path(study_path) / RECOVERY / run_id, ignore_errors=True)
 
 
 def complete_steps(study_path: str | Path, run_id: str) -> list[int]:
