@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sparsing.actors.models.checkpoint_read import read_tensors
-from sparsing.actors.training.checkpoint_write import write_marker, write_shard
+from sparsing.actors.training.checkpoint_write import shares, write_marker, write_shard
 from sparsing.study.errors import DamagedError, NotFoundError
 from sparsing.study.store.checkpoint_marker import MARKER, Checkpoint, read_checkpoint
 
@@ -131,3 +133,16 @@ def test_a_checkpoint_without_digests_is_read_as_before(saved: Path, tmp_path: P
     shard.write_bytes(shard.read_bytes()[:-1])
     with pytest.raises(DamagedError):
         read_checkpoint(folder)
+
+
+@given(st.dictionaries(st.text(min_size=1), st.tuples(st.integers(1, 99))), st.integers(1, 9))
+def test_each_parameter_is_written_once_and_shards_write_about_equally_much(
+    shapes: dict[str, tuple[int]], world_size: int
+) -> None:
+    each = shares(shapes, world_size)
+    assert sorted(name for mine in each for name in mine) == sorted(shapes)
+    sizes = [sum(shapes[name][0] for name in mine) for mine in each]
+    largest = max((shape[0] for shape in shapes.values()), default=0)
+    assert max(sizes) - min(sizes) <= largest
+    order = list(shapes)
+    assert all(mine == sorted(mine, key=order.index) for mine in each)
