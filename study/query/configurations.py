@@ -18,6 +18,7 @@ from sparsing.study.plan.runs import plan_runs
 from sparsing.study.query.notes import newest_notes
 from sparsing.study.status.study_status import RunStatus, StudyStatus
 from sparsing.study.store.study_store import StudyStore
+from sparsing.study.store.training_data import read_record
 
 NAME = "configurations"
 ABOUT = "One row per run: what it is, and its newest values. Computed when asked; no file."
@@ -61,6 +62,7 @@ NEWEST: Columns = {
     "limit_activation_ratio": (_FLOAT, "its limit A0; null where it is not identified"),
     "limit_low": (_FLOAT, "end of the limit's 95 % interval; null = open"),
     "limit_high": (_FLOAT, "end of the limit's 95 % interval; null = open"),
+    "epochs": (_TEXT, "JSON {domain: passes of the whole run over its text}; null before its data"),
     "note": (_TEXT, "newest note of `sparsing note`; null without one"),
     "tags": (pl.List(pl.String), "all its tags; empty without one"),
 }
@@ -70,15 +72,21 @@ SCHEMA = {name: dtype for name, (dtype, _) in COLUMNS.items()}
 
 def configurations(store: StudyStore) -> pl.DataFrame:
     """One row for each run of a study, in the order of the plan; columns are COLUMNS."""
-    losses, said = _validation_losses(store), newest_notes(store)
+    losses, said, record = _validation_losses(store), newest_notes(store), read_record(store.place)
     configured = {row["run"]: row for row in configured_runs(store.study)}
     rows = [
         configured[each.run.id]
         | _newest(each, losses.get(each.run.id))
+        | {"epochs": json.dumps(_rounded(record.epochs(each.run.tokens))) if record else None}
         | said.get(each.run.id, {"note": None, "tags": []})
         for each in StudyStatus.read(store).runs
     ]
     return pl.DataFrame(rows, schema=SCHEMA)
+
+
+def _rounded(epochs: dict[str, float]) -> dict[str, float]:
+    """With four digits."""
+    return {domain: float(f"{value:.4g}") for domain, value in epochs.items()}
 
 
 def lazy_configurations(store: StudyStore) -> pl.LazyFrame:

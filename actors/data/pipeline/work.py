@@ -10,7 +10,7 @@ import functools
 import io
 import itertools
 import pickle
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -216,49 +216,50 @@ def _stream(job: PartJob, tokenizer: tokenizers.Encoder, writer: PartWriter | No
     search = _index(job.index).anew()
     view = _View(tokenizer)
     shown: list[tuple[str, int]] = []
-    pieces: list[tuple[str, bool]] = []
-    size, overlap, tally = 0, 2 * job.longest_passage, Tally()
+    texts: list[str] = []
+    size, tally = 0, Tally()
     base = (job.domain << 56) + (job.input.number << DOCUMENT_BITS)
     for document, text in enumerate(job.input.documents(tally)):
+        own = [(text, -1)]
         if ranks := job.drawn.get(document):
             # Passages drawn from other documents are compared with this one as it was.
             runs = runs_without(text, ranks, job.passage_characters)
             view.replace(document, runs)
-            texts = [(run, -1) for run in runs] + [(text, base + document)]
-        else:
-            texts = [(text, -1)]
+            own = [(run, -1) for run in runs] + [(text, base + document)]
         if job.as_tokens:
-            encoded = tokenizer.encode([one for one, _ in texts])
-            texts += [(as_text(e), n) for e, (_, n) in zip(encoded, texts, strict=True)]
-        for one, number in texts:
-            shown += [(part, number) for part in stretches(one, STRETCH_CHARACTERS, overlap)]
-        if writer:
-            writer.saw(text.encode() if job.input.ids is None else as_ids(text).tobytes())
-            pieces += closed(text)
+            encoded = tokenizer.encode([one for one, _ in own])
+            own += [(as_text(ids), n) for ids, (_, n) in zip(encoded, own, strict=True)]
+        shown += own
+        texts.append(text)
         size += len(text)
         if size >= BATCH_CHARACTERS:
-            _work_off(search, shown, writer, pieces)
-            shown, pieces, size = [], [], 0
-    _work_off(search, shown, writer, pieces)
+            _work_off(job, search, shown, writer, texts)
+            shown, texts, size = [], [], 0
+    _work_off(job, search, shown, writer, texts)
     put(job.view, view.as_bytes(search.resemblance))
     return tally
 
 
 def _work_off(
+    job: PartJob,
     search: DuplicateSearch,
     shown: list[tuple[str, int]],
     writer: PartWriter | None,
-    pieces: list[tuple[str, bool]],
+    texts: list[str],
 ) -> None:
-    """Compare and write some at a time: one document may be as long as many batches."""
-    for some in _batches(shown):
+    """Compare and write, some at a time: one document may be as long as many batches."""
+    overlap = 2 * job.longest_passage
+    parts = ((p, n) for one, n in shown for p in stretches(one, STRETCH_CHARACTERS, overlap))
+    for some in _batches(parts):
         search.show(some)
-    for batch in _batches(pieces) if writer else ():
-        assert writer is not None
-        writer.write(batch)
+    if writer:
+        for text in texts:
+            writer.saw(text.encode() if job.input.ids is None else as_ids(text).tobytes())
+        for batch in _batches(piece for text in texts for piece in closed(text)):
+            writer.write(batch)
 
 
-def _batches(items: list[tuple[str, Any]]) -> Iterator[list[tuple[str, Any]]]:
+def _batches(items: Iterable[tuple[str, Any]]) -> Iterator[list[tuple[str, Any]]]:
     """Lists of texts of about BATCH_CHARACTERS in all."""
     batch: list[tuple[str, Any]] = []
     size = 0
@@ -272,10 +273,11 @@ def _batches(items: list[tuple[str, Any]]) -> Iterator[list[tuple[str, Any]]]:
         yield batch
 
 
-def closed(text: str) -> list[tuple[str, bool]]:
+def closed(text: str) -> Iterator[tuple[str, bool]]:
     """A text in pieces to tokenize; a document ends behind the last."""
-    *parts, last = stretches(text, STRETCH_CHARACTERS, 0)
-    return [*((part, False) for part in parts), (last, True)]
+    for start in range(0, max(1, len(text)), STRETCH_CHARACTERS):
+        end = start + STRETCH_CHARACTERS
+        yield text[start:end], end >= len(text)
 
 
 def runs_without(text: str, ranks: frozenset[int], size: int) -> list[str]:

@@ -14,6 +14,7 @@ from sparsing.actors.data.prepare import prepare
 from sparsing.actors.data.study_data import data_of_study, prepared_of
 from sparsing.study.definition.model import Study
 from sparsing.study.errors import DamagedError, DefinitionError, NotFoundError, SparsingError
+from sparsing.study.query.configurations import configurations
 from sparsing.study.store.care.check import check_store
 from sparsing.study.store.study_store import StudyStore
 from sparsing.study.store.training_data import RECORD, epoch_warnings, read_record
@@ -157,3 +158,10 @@ def test_a_damaged_record_is_said(store):
     (store.path / RECORD).write_text("{")
     with pytest.raises(DamagedError, match=RECORD):
         data_of_study(store, say)
+
+
+def test_epochs_stand_in_the_table_of_runs(store):
+    assert configurations(store)["epochs"].to_list() == [None]
+    data = data_of_study(store, say)
+    [epochs] = configurations(store)["epochs"].to_list()
+    assert json.loads(epochs)["web"] == pytest.approx(200_000 / data.train_tokens["web"], rel=1e-2)
