@@ -34,10 +34,11 @@ LEAST_COVERED, LEAST_COVERED_TWO_PHASES = 0.90, 0.75
 CUTS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 LEVELS = {0.95: 0.92, 0.9: 0.84, 0.8: 0.74}
 """Levels of the bands on measured curves, and the share of later points that they must hold."""
-FIRST_LOOK, LOOKS_APART = 8, 2
-"""The first look at a run has this many points; the next ones so many more."""
+FIRST_LOOK, LOOKS_APART = 8, 4
+"""The first look at a made-up run has this many points, the next ones so many more; measured curves
+are looked at after every checkpoint."""
 LEAST_RIGHT, MOST_HOURS = 0.97, 0.6
-STOP_CURVES = 2
+STOP_CURVES = 4
 """Of `repeats` curves of each kind and law, one in this many is looked at after its checkpoints."""
 AHEAD = 10.0
 """Laws are also asked at this many times the last tokens."""
@@ -202,7 +203,8 @@ def first_stop(looks: Iterator[tuple[float, Evidence]], limit: float) -> Stop:
 
 
 def _looks(curve: HardCurve) -> Stop:
-    return first_stop(_evidence(curve.tokens, curve.ratios, curve.law, 0), curve.limit)
+    looks = _evidence(curve.tokens, curve.ratios, curve.law, drop=0, apart=LOOKS_APART)
+    return first_stop(looks, curve.limit)
 
 
 def _measured_looks(name: str) -> Stop:
@@ -210,13 +212,13 @@ def _measured_looks(name: str) -> Stop:
     tokens, ratios = published_curve(name)
     limit = weigh(fit_curve(tokens, ratios)).limit().value
     assert limit is not None
-    return first_stop(_evidence(tokens, ratios, "auto", None), limit)
+    return first_stop(_evidence(tokens, ratios, "auto", drop=None, apart=1), limit)
 
 
 def _evidence(
-    tokens: Floats, ratios: Floats, law: str, drop: int | None
+    tokens: Floats, ratios: Floats, law: str, *, drop: int | None, apart: int
 ) -> Iterator[tuple[float, Evidence]]:
-    for end in range(FIRST_LOOK, len(tokens) + 1, LOOKS_APART):
+    for end in range(FIRST_LOOK, len(tokens) + 1, apart):
         fit = fit_curve(tokens[:end], ratios[:end], law=law, drop=drop)
         yield float(tokens[end - 1] / tokens[-1]), weigh(fit)
 
