@@ -51,6 +51,7 @@ def prepare(
     known: Identities | None = None,
     workers: int | None = None,
     rows: Rows | None = None,
+    stopping: Callable[[], bool] = lambda: False,
 ) -> PreparedData:
     """The study's data under `root`, made now if they are not there.
 
@@ -62,6 +63,7 @@ def prepare(
         workers: tasks at a time where this process is connected to Ray; None: as many as it has
             CPUs. A small corpus is prepared in this process.
         rows: called with rows of the table `preparation` at times.
+        stopping: asked after each part whether to stop, with StoppedError.
 
     Raises DefinitionError for what is wrong with a source, or too little text for the validation
     set.
@@ -74,7 +76,7 @@ def prepare(
         precheck(study.data)
     with appearing(folder, say) as made:
         if made:
-            _make(study.data, found, root, made, Meter(say, rows), workers)
+            _make(study.data, found, root, made, Meter(say, rows, stopping), workers)
     return open_prepared(folder)
 
 

@@ -7,6 +7,7 @@ sources still give the same. A study that had begun before data were recorded is
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -46,17 +47,23 @@ def create_store(root: Path, study: Study) -> StudyStore:
     return StudyStore.create(root, study)
 
 
-def data_of_study(store: StudyStore, say: Progress, workers: int | None = None) -> PreparedData:
+def data_of_study(
+    store: StudyStore,
+    say: Progress,
+    workers: int | None = None,
+    stopping: Callable[[], bool] = lambda: False,
+) -> PreparedData:
     """The data that a study trains on, prepared and recorded where they are not yet.
 
-    `workers`: tasks at a time, where this process is connected to Ray.
+    `workers`: tasks at a time, where this process is connected to Ray. `stopping` is asked after
+    each part whether to stop, with StoppedError.
 
     Raises:
         DefinitionError: a source is not as needed; or the prepared data are gone and the sources
             no longer give the same, with what changed.
         SparsingError: the prepared data are damaged, or not those of the record.
     """
-    data = _found(store, say, workers)
+    data = _found(store, say, workers, stopping)
     record = read_record(store.path)
     assert record is not None
     for line in epoch_lines(store, record):
@@ -64,7 +71,9 @@ def data_of_study(store: StudyStore, say: Progress, workers: int | None = None) 
     return data
 
 
-def _found(store: StudyStore, say: Progress, workers: int | None) -> PreparedData:
+def _found(
+    store: StudyStore, say: Progress, workers: int | None, stopping: Callable[[], bool]
+) -> PreparedData:
     record = read_record(store.path)
     if record is None and has_begun(store):
         data = _adoptable(store)
@@ -73,12 +82,12 @@ def _found(store: StudyStore, say: Progress, workers: int | None) -> PreparedDat
         return data
     if record is None:
         found = identify(store.study.data)
-        data = _prepare(store, say, found, workers)
+        data = _prepare(store, say, found, workers, stopping)
         _record(store, data, found, adopted=False)
         return data
     if (_root(store) / record.prepared).exists():
         return recorded_data(store, record)
-    return _made_again(store, record, say, workers)
+    return _made_again(store, record, say, workers, stopping)
 
 
 def recorded_data(store: StudyStore, record: TrainingData) -> PreparedData:
@@ -184,7 +193,11 @@ def _adoptable(store: StudyStore) -> PreparedData:
 
 
 def _prepare(
-    store: StudyStore, say: Progress, found: Identities, workers: int | None
+    store: StudyStore,
+    say: Progress,
+    found: Identities,
+    workers: int | None,
+    stopping: Callable[[], bool],
 ) -> PreparedData:
     """Prepare, with rows of the table `preparation`."""
     earlier = store.scan("preparation", RUN).select("attempt").collect()["attempt"].to_list()
@@ -194,16 +207,28 @@ def _prepare(
             writer.append(writer.next_seq, [{"step": 0} | row for row in now])
             writer.flush()
 
-        return prepare(store.study, _root(store), say, known=found, workers=workers, rows=rows)
+        return prepare(
+            store.study,
+            _root(store),
+            say,
+            known=found,
+            workers=workers,
+            rows=rows,
+            stopping=stopping,
+        )
 
 
 def _made_again(
-    store: StudyStore, record: TrainingData, say: Progress, workers: int | None
+    store: StudyStore,
+    record: TrainingData,
+    say: Progress,
+    workers: int | None,
+    stopping: Callable[[], bool],
 ) -> PreparedData:
     found = identify(store.study.data)
     _refuse_changes(store, record, found)
     say(f"data: {record.prepared} is gone, and made again from the same sources")
-    data = _prepare(store, say, found, workers)
+    data = _prepare(store, say, found, workers, stopping)
     _compare(store, record, data)
     return data
 

@@ -19,6 +19,7 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from sparsing.actors.data.pipeline.progress import StoppedError
 from sparsing.actors.data.study_data import data_of_study
 from sparsing.actors.orchestration.gang import last_line, worker_environment
 from sparsing.actors.orchestration.on_ray import controller_on_ray
@@ -146,7 +147,10 @@ class StudyActor:
     def _control(self, lease: Lease) -> Outcome:
         say = self._journal.say
         check_room_for_saves(self._store.study, self._store.path)
-        data = data_of_study(self._store, say)
+        try:
+            data = data_of_study(self._store, say, stopping=self._is_to_stop)
+        except StoppedError:
+            return Outcome(stopped=True)
         controller = controller_on_ray(self._store, str(data.path), lease)
         laws = start_law_service(self._store, self._metrics_port)
         url: Any = laws.url.remote()

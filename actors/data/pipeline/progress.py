@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from sparsing.study.errors import SparsingError
 from sparsing.study.units import bytes_text, count_text
 
 LINE_SECONDS = 10.0
@@ -30,12 +31,21 @@ class DomainProgress:
     parts_tokenized: int = 0
 
 
+class StoppedError(SparsingError):
+    """A preparation was asked to stop; what is finished is kept."""
+
+
 class Meter:
     """Counts parts as they are done, and says so at times."""
 
-    def __init__(self, say: Callable[[str], None], rows: Rows | None = None) -> None:
-        """Say lines; `rows` gets a row for each domain as often."""
-        self.say, self._rows = say, rows
+    def __init__(
+        self,
+        say: Callable[[str], None],
+        rows: Rows | None = None,
+        stopping: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Say lines; `rows` gets a row for each domain as often; `stopping` ends it."""
+        self.say, self._rows, self._stopping = say, rows, stopping
         self.domains: dict[str, DomainProgress] = {}
         self._began = self._told = time.monotonic()
         self._workers = 1
@@ -58,7 +68,9 @@ class Meter:
         )
 
     def add(self, name: str, part: Any) -> None:
-        """A part is done."""
+        """A part is done. Raises StoppedError where it is to be the last."""
+        if self._stopping():
+            raise StoppedError("the preparation was stopped; the same command again goes on")
         domain = self.domains[name]
         domain.bytes += part.size
         domain.documents += part.tokens.documents

@@ -16,6 +16,7 @@ import pytest
 
 from sparsing.actors.data.pipeline import executors, parts
 from sparsing.actors.data.pipeline.parts import committed
+from sparsing.actors.data.pipeline.progress import StoppedError
 from sparsing.actors.data.prepare import prepare
 from sparsing.actors.data.sources import pieces
 from sparsing.actors.data.sources.megatron import index_bytes, read_index
@@ -163,6 +164,23 @@ def test_the_disk_is_full_and_then_it_is_not(corpus, tmp_path, monkeypatch):
     assert all(mine[name] == theirs[name] for name in mine if name.endswith((".bin", ".npy")))
 
 
+def test_a_preparation_stops_between_parts_and_goes_on(corpus, tmp_path):
+    asked = []
+
+    def stopping() -> bool:
+        asked.append(len(list(tmp_path.glob("tokens/*/part-*.json"))))
+        return len(asked) == 3
+
+    with pytest.raises(StoppedError):
+        prepare(study(corpus), tmp_path, stopping=stopping)
+    assert len(list(tmp_path.glob("tokens/*/part-*.json"))) == 3
+    again = prepare(study(corpus), tmp_path)
+    assert (
+        again.metadata["made"]["parts_tokenized"]
+        == len(list(tmp_path.glob("tokens/*/part-*.json"))) - 3
+    )
+
+
 def test_our_tokens_are_an_index_of_megatron(corpus, tmp_path):
     data = prepare(study(corpus), tmp_path)
     part = data.path / data.metadata["domains"]["a"]["train_files"][0]
@@ -201,6 +219,7 @@ import sys
 from pathlib import Path
 import ray
 from sparsing.actors.data.pipeline import executors
+from sparsing.actors.data.pipeline.progress import StoppedError
 from sparsing.actors.data.prepare import prepare
 from sparsing.actors.data.sources import pieces
 from sparsing.study.definition.model import Study
