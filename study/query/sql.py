@@ -17,6 +17,8 @@ from polars.exceptions import PanicException, PolarsError
 
 from sparsing.study.errors import DefinitionError
 from sparsing.study.query.configurations import NAME, lazy_configurations
+from sparsing.study.query.explained import COLUMNS_BY_TABLE, described_columns
+from sparsing.study.query.sql_errors import sql_error
 from sparsing.study.query.sql_products import as_floats
 from sparsing.study.store.study_store import StudyStore
 from sparsing.study.store.tables import TABLES
@@ -29,6 +31,10 @@ CHANGING = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 """A statement that would change tables; polars runs some, on its copy, and the store stays."""
+DESCRIBING = re.compile(
+    r"\s*(describe|desc|show\s+columns\s+(from|in))\s+(table\s+)?\"?(?P<table>\w+)\"?\s*;?\s*$",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
@@ -69,9 +75,11 @@ def ask(store: StudyStore, sql: str, *, verify: bool = False) -> Query:
     if changing := CHANGING.match(sql):
         raise DefinitionError(
             f"{changing[1].upper()} changes tables, and those of a store are only read; ask with "
-            "SELECT, WITH, FROM, VALUES, SHOW TABLES or EXPLAIN",
+            "SELECT, WITH, FROM, VALUES, SHOW TABLES, DESCRIBE or EXPLAIN",
             code="changing_sql",
         )
+    if described := DESCRIBING.match(sql):
+        return Query(described_columns(described["table"]).lazy(), {})
     tables = {name: store.scan(name, verify=verify) for name in TABLES}
     context = pl.SQLContext(tables | {NAME: lazy_configurations(store)})
     asked = said_in_words(lambda: context.execute(sql))
@@ -96,28 +104,8 @@ def _as_integers(column: pl.Series) -> pl.Series:
 
 
 def said_in_words(compute: Callable[[], Result]) -> Result:
-    """What `compute` returns; polars' errors in words."""
+    """What `compute` returns; polars' errors in words, with the nearest name on a typo."""
     try:
         return compute()
     except (PolarsError, PanicException) as error:
-        raise DefinitionError(_explain(error), code="wrong_sql") from error
-
-
-def _explain(error: BaseException) -> str:
-    """Polars' message without its plan, and what there is to ask for."""
-    said = str(error).split("\n\nResolved plan")[0].split("\n\nThis error occurred")[0].strip()
-    columns = "\n".join(
-        f"  {table.name}: {', '.join(table.schema.names)}" for table in TABLES.values()
-    )
-    return f"{_in_words(said)}\ntables and their columns:\n{columns}"
-
-
-def _in_words(said: str) -> str:
-    """What polars said, or what to write instead where it speaks of something else."""
-    if "Datetime" in said and "UTC" in said:
-        return (
-            "times of the store are in UTC, and TIMESTAMP '...' has no time zone; compare with "
-            "text, as in written_at > '2026-01-31 12:00:00', or cast the column: "
-            f"CAST(written_at AS TIMESTAMP) ({said})"
-        )
-    return said or "polars refuses the query and does not say why"
+        raise sql_error(str(error), COLUMNS_BY_TABLE) from error

@@ -67,7 +67,7 @@ TABLES: dict[str, Table] = {
                 "reason": (_TEXT, "why, for people; null where it is plain"),
                 "tokens": (_I64, "training tokens seen at the change"),
                 "world_size": (pa.int32(), "shards of the run's gang"),
-                "device": (_TEXT, "what it trains on, and on which path"),
+                "device": (_TEXT, "what it trains on, on which path; null but in state training"),
                 "failure_kind": (
                     _TEXT,
                     "kind of failure that made the change: node_lost, shard_lost, hung, disk, "

@@ -137,7 +137,7 @@ def test_a_mapping_is_a_definition_with_all_its_problems_at_once():
     [
         (lambda study, root: sparsing.open("tall", root), "NotFoundError", "unknown_study"),
         (lambda study, root: study.table("stepps"), "DefinitionError", "unknown_table"),
-        (lambda study, root: study.query("SELECT"), "DefinitionError", "wrong_sql"),
+        (lambda study, root: study.query("SELECT"), "DefinitionError", "sql_syntax"),
         (lambda study, root: study.predict("relu", tokens=1), "NotFoundError", "unknown_run"),
         (lambda study, root: study.predict("relu"), "DefinitionError", "either_or"),
         (lambda study, root: study.figure("loss"), "DefinitionError", "unknown_figure"),

@@ -12,7 +12,7 @@ from stores import step_row, tiny_store
 
 from sparsing.study.commands.main import cli
 from sparsing.study.display.rows import MAX_SHOWN_ROWS
-from sparsing.study.errors import SparsingError
+from sparsing.study.errors import DefinitionError, SparsingError
 from sparsing.study.store.study_store import StudyStore
 from sparsing.study.store.tables import TABLES
 
@@ -83,21 +83,42 @@ def test_every_table_can_be_asked_before_it_has_rows(root):
 
 
 @pytest.mark.parametrize(
-    ("sql", "said"),
+    ("sql", "code", "fields"),
     [
-        ("SELECT los FROM steps", 'unable to find column "los"'),
-        ("SELECT loss FROM step", "relation 'step' was not found"),
-        ("SELEC loss FROM steps", "sql parser error"),
-        ("SELECT foo(loss) FROM steps", "unsupported function 'foo'"),
-        ("", "one statement"),
-        ("SELECT 1; SELECT 2", "one statement"),
+        ("SELECT los FROM steps", "unknown_column", {"column": "los", "near": ["loss"]}),
+        ("SELECT s.los FROM steps s", "unknown_column", {"column": "los", "near": ["loss"]}),
+        ("SELECT cett FROM steps", "unknown_column", {"column": "cett"}),
+        ("SELECT * FROM steps ORDER BY los", "unknown_column", {"column": "los"}),
+        ("SELECT loss FROM step", "unknown_table", {"table": "step", "near": ["steps"]}),
+        ("SELECT x.loss FROM steps", "unknown_table", {"table": "x"}),
+        ("DESCRIBE stepps", "unknown_table", {"table": "stepps", "near": ["steps"]}),
+        ("SELEC loss FROM steps", "sql_syntax", {"line": "1"}),
+        ("SELECT", "sql_syntax", {}),
+        ("SELECT 'open FROM steps", "sql_syntax", {"column": "8"}),
+        ("", "sql_syntax", {}),
+        ("SELECT 1; SELECT 2", "sql_syntax", {}),
+        ("SELECT foo(loss) FROM steps", "sql_unsupported", {"function": "foo"}),
+        ("CALL x", "sql_unsupported", {}),
+        ("SELECT run, loss FROM steps GROUP BY run", "sql_grouping", {"column": "loss"}),
+        ("SELECT SUM(run) FROM steps", "wrong_sql", {}),
+        ("SELECT * FROM steps WHERE written_at > TIMESTAMP '2026-01-01 00:00:00'",
+         "sql_time_zone", {}),
     ],
-)
-def test_wrong_queries_say_what_there_is(root, sql, said):
-    text = message(root, sql)
-    assert said.replace("one statement", "one (and only one) statement") in text
-    assert "  steps: run, attempt, step, code_version, written_at, tokens, loss" in text
-    assert "Resolved plan" not in text
+)  # fmt: skip
+def test_wrong_queries_are_told_in_our_words_with_the_nearest_name(root, sql, code, fields):
+    error = ask(root, sql).exception
+    assert isinstance(error, DefinitionError)
+    assert error.code == code
+    assert {name: error.fields[name] for name in fields} == fields
+    for leaked in ("Resolved plan", "sql parser error", "DF [", "Ident", "dtype `"):
+        assert leaked not in str(error) or code == "wrong_sql"
+
+
+@pytest.mark.parametrize("sql", ["DESCRIBE steps", "desc TABLE steps;", "SHOW COLUMNS FROM steps"])
+def test_a_table_is_described(root, sql):
+    rows = json.loads(ask(root, sql, "--json").stdout)
+    assert [row["name"] for row in rows] == TABLES["steps"].schema.names
+    assert all(row["meaning"] for row in rows)
 
 
 @pytest.mark.parametrize(

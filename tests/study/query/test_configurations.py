@@ -42,6 +42,10 @@ def call(root, *words: str):
 def test_there_is_one_row_for_each_run_with_the_declared_columns(store):
     frame = configurations(store)
     assert dict(frame.schema) == dict(SCHEMA)
+    empty = {
+        name for name, count in zip(frame.columns, frame.null_count().row(0), strict=True) if count
+    }
+    assert all("null" in COLUMNS[name][1] for name in empty)
     assert frame["run"].n_unique() == frame.height == 4
     relu = frame.filter(frame["run"] == RELU).to_dicts()[0]
     assert (relu["activation"], relu["seed"], relu["layers"], relu["state"]) == (
@@ -87,8 +91,8 @@ def test_runs_are_chosen_sorted_and_their_columns_named(root, store):
     [
         (["--columns", "run,sed"], "unknown_column"),
         (["--sort", "activation_ration"], "unknown_column"),
-        (["--where", "activation ="], "wrong_sql"),
-        (["--where", "activatoin = 'relu'"], "wrong_sql"),
+        (["--where", "activation ="], "sql_syntax"),
+        (["--where", "activatoin = 'relu'"], "unknown_column"),
     ],
 )
 def test_wrong_columns_and_conditions_are_named(root, words, code):
