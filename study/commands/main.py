@@ -19,7 +19,7 @@ from sparsing.study.errors import SparsingError
 
 COMMANDS = {
     "init": "sparsing.study.commands.studies:init",
-    "plan": "sparsing.study.commands.definition:plan",
+    "plan": "sparsing.actors.commands.plan:plan",
     "schema": "sparsing.study.commands.definition:schema",
     "status": "sparsing.actors.commands.status:status",
     "watch": "sparsing.actors.commands.status:watch",

@@ -12,12 +12,14 @@ is found wherever it stands in a long document.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import scipy.sparse
 
 from sparsing.actors.data.validating.shingles import shingles
+
+if TYPE_CHECKING:
+    import scipy.sparse
 
 FILTER_BITS = 24
 
@@ -97,6 +99,8 @@ def _incidence(
     rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]
 ) -> scipy.sparse.csr_array:
     """Sparse matrix with a one at each distinct (row, column)."""
+    import scipy.sparse  # here, for `sparsing plan` looks at data and has no need of it
+
     matrix = scipy.sparse.csr_array(
         (np.ones(len(rows), dtype=np.int32), (rows, columns)), shape=shape
     )

@@ -74,7 +74,7 @@ def test_plan_needs_neither_torch_nor_ray():
     code = (
         "import sys\nfrom sparsing.study.definition.load import load_study\n"
         "from sparsing.study.plan.runs import plan\n"
-        "import sparsing.study.commands.definition\nplan(load_study('demo'))\n"
+        "import sparsing.actors.commands.plan\nplan(load_study('demo'))\n"
         "print([m for m in ('torch', 'ray', 'scipy', 'deepspeed') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
