@@ -16,14 +16,15 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
 
+from sparsing.actors.orchestration.admission import may_start
+from sparsing.actors.orchestration.interfaces import Cluster, Measurers, RunningGang
+from sparsing.actors.orchestration.measurements import missing_checkpoints, wanted_measurements
 from sparsing.actors.orchestration.policy import PastFailure, Restart, decide, replaced_batches
 from sparsing.actors.orchestration.progress import (
     Leaving,
-    RunningGang,
     RunProgress,
     in_order,
     recall,
@@ -32,7 +33,7 @@ from sparsing.actors.orchestration.transitions import StateOwner
 from sparsing.actors.training.assignment import Assignment
 from sparsing.actors.training.run_failure import RunFailure
 from sparsing.study.definition.model import Study
-from sparsing.study.plan.runs import Run, plan_runs
+from sparsing.study.plan.runs import plan_runs
 from sparsing.study.status.failure import Kind
 from sparsing.study.status.run_state import RunState
 from sparsing.study.store.checkpoint_folders import (
@@ -46,8 +47,6 @@ from sparsing.study.store.control.lease import Lease
 from sparsing.study.store.control.requests import stopped_runs
 from sparsing.study.store.study_store import StudyStore
 
-PLACEMENTS_AT_ONCE = 2
-"""Gangs that ask for room at the same time: two, so that what becomes free is taken at once."""
 LOOK_SECONDS = 1.0
 """Between looks at what does not report by itself: new checkpoints, requests in the store."""
 STOP_NOTICE_SECONDS = 30.0
@@ -55,50 +54,6 @@ STOP_NOTICE_SECONDS = 30.0
 since its newest checkpoint is trained again."""
 ROOM_SECONDS = 10.0
 """Between looks at whether a waiting run fits on the cluster at all."""
-
-Wanted = tuple[RunProgress, int | None]
-"""A run, and the step of its checkpoint to be measured; None for its final measurement."""
-Measured = tuple[RunProgress, int | None, RunFailure | None]
-"""The same after it has ended, with the failure if it was one."""
-
-
-class Cluster(Protocol):
-    """What the controller asks of the cluster (`orchestration.on_ray.RayCluster`)."""
-
-    def lack(self) -> str | None:
-        """What the cluster lacks for one run, were it empty, in words; None where a run fits."""
-
-    def world_size(self, run: Run) -> int:
-        """Shards of the run's next attempt."""
-
-    def may_grow(self, run: Run, shards: int) -> bool:
-        """Whether a run that trains with so many shards would be given more if it asked now."""
-
-    def draining(self) -> dict[str, float]:
-        """Ids of nodes that are about to go, with the seconds until then."""
-
-    def wait(self, awaited: list[Any], timeout_seconds: float) -> None:
-        """Return when one of them is ready, or after the time."""
-
-
-class Measurers(Protocol):
-    """Who measures checkpoints (`orchestration.measurers.MeasurerPool`)."""
-
-    @property
-    def awaited(self) -> list[Any]:
-        """What to wait for."""
-
-    def start(self) -> None:
-        """Before the first gang asks for room."""
-
-    def hand_out(self, wanted: Sequence[Wanted]) -> None:
-        """Start as many of these measurements as there is room for."""
-
-    def collect(self) -> Iterable[Measured]:
-        """Measurements that have ended."""
-
-    def stop(self) -> None:
-        """End all of it."""
 
 
 class Controller:
@@ -165,7 +120,7 @@ class Controller:
         self._admit_next()
         for progress, step, failure in self.measurers.collect():
             self._end_measurement(progress, step, failure)
-        self.measurers.hand_out(self._wanted_measurements())
+        self.measurers.hand_out(wanted_measurements(self.runs, self._now()))
 
     def wait(self, timeout_seconds: float) -> None:
         """Return as soon as `tick` can go on with something, or after this time."""
@@ -259,23 +214,11 @@ class Controller:
                 if progress.final_measured:
                     self._states.enter(progress, RunState.DONE)
                 else:
-                    self._states.enter(progress, RunState.MEASURING, _missing(progress))
-            elif self._may_start():
+                    self._states.enter(progress, RunState.MEASURING, missing_checkpoints(progress))
+            elif may_start(self.study.resources, [p.gang for p in self.runs if p.gang]):
                 self._start(progress)
             else:
                 return
-
-    def _may_start(self) -> bool:
-        limits = self.study.resources
-        gangs = [p.gang for p in self.runs if p.gang]
-        if sum(not gang.placed for gang in gangs) >= PLACEMENTS_AT_ONCE:
-            return False
-        if limits.parallel_runs and len(gangs) >= limits.parallel_runs:
-            return False
-        # All gangs of a study are alike: one more takes what each takes.
-        return not (
-            limits.max_gpus and gangs and (len(gangs) + 1) * gangs[0].gpus > limits.max_gpus
-        )
 
     def _start(self, progress: RunProgress) -> None:
         """Ask for a gang for a run."""
@@ -336,7 +279,7 @@ class Controller:
         self._release(progress)
         self._see_checkpoints(progress)
         if progress.trained:
-            self._states.enter(progress, RunState.MEASURING, _missing(progress))
+            self._states.enter(progress, RunState.MEASURING, missing_checkpoints(progress))
         else:
             what = "its shards ended before the last checkpoint"
             self._fail(progress, RunFailure(what, Kind.SHARD_FAILED))
@@ -379,19 +322,6 @@ class Controller:
             replaced_step=decision.batch_step,
         )
 
-    def _wanted_measurements(self) -> list[Wanted]:
-        """What could be measured now."""
-        found: list[Wanted] = []
-        for progress in self.runs:
-            if self._now() < progress.not_before:
-                continue
-            if progress.state == RunState.TRAINING:
-                new = [s for s in progress.checkpoints if s not in progress.live_measured]
-                found += [(progress, step) for step in new]
-            if progress.state == RunState.MEASURING:
-                found.append((progress, None))
-        return found
-
     def _end_measurement(
         self, progress: RunProgress, step: int | None, failure: RunFailure | None
     ) -> None:
@@ -427,11 +357,3 @@ class Controller:
         )
         reason = f"{failure}; {remedy}"
         self._states.enter(progress, RunState.FAILED, reason, failure_kind=failure.kind)
-
-
-def _missing(progress: RunProgress) -> str | None:
-    """Which checkpoints of a trained run are not there, in words; None where all are."""
-    missing = sorted(set(progress.run.checkpoint_steps) - set(progress.checkpoints))
-    if not missing:
-        return None
-    return f"without the checkpoints of steps {', '.join(map(str, missing))}, which are gone"

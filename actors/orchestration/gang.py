@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -21,11 +20,11 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from sparsing.actors.orchestration.cluster.nodes import nodes_of_cluster, shard_bundle
 from sparsing.actors.orchestration.cluster.reach import out_of_reach
+from sparsing.actors.orchestration.heartbeat_watch import HeartbeatWatch, is_ready
 from sparsing.actors.orchestration.policy import most_telling
 from sparsing.actors.orchestration.remote_class import remote_class
-from sparsing.actors.orchestration.watchdog import START_SECONDS, Watchdog
+from sparsing.actors.orchestration.watchdog import START_SECONDS
 from sparsing.actors.training.assignment import Assignment
-from sparsing.actors.training.heartbeat import Heartbeat
 from sparsing.actors.training.report import ShardReport
 from sparsing.actors.training.run_failure import RunFailure, as_failure
 from sparsing.study.definition.model import Resources
@@ -44,8 +43,6 @@ def worker_environment(threads: int) -> dict[str, Any]:
     }
 
 
-TICK_SECONDS = 1.0
-"""The controller polls a gang about this often, unless it is kept from it."""
 COLLATERAL_SECONDS = 5.0
 """When a shard fails because its peer is gone, the peer's own end shows within this time."""
 OF_LOST_NODES = frozenset({Kind.HUNG, Kind.SHARD_LOST, Kind.SHARD_FAILED})
@@ -153,7 +150,7 @@ class Gang:
 
     def _poll(self) -> GangState:
         if not self._shards:
-            if not _is_ready(self._placed):
+            if not is_ready(self._placed):
                 return GangState.PLACING
             self._start()
             self._started = time.monotonic()
@@ -176,7 +173,7 @@ class Gang:
         return GangState.TRAINING if self.report else GangState.STARTING
 
     def _poll_rendezvous(self) -> GangState:
-        if not _is_ready(self._rendezvous):
+        if not is_ready(self._rendezvous):
             if time.monotonic() - self._started > START_SECONDS:
                 raise RunFailure(f"shard 0 did not start in {START_SECONDS:.0f} s", Kind.HUNG)
             return GangState.STARTING
@@ -248,38 +245,6 @@ class Gang:
         remove_placement_group(self._group)
 
 
-class HeartbeatWatch:
-    """Asks a gang's shard 0 for its heartbeat, and finds out when it hangs; never waits."""
-
-    def __init__(self, shard: Any, hang_seconds: float) -> None:
-        self._shard = shard
-        self._asked: Any = None
-        self._next = self._last = time.monotonic()
-        self._watchdog = Watchdog(hang_seconds, self._next)
-
-    def look(self) -> Heartbeat:
-        """Take an answer that has come, ask again when it is time; the newest heartbeat.
-
-        Raises:
-            RunFailure: the gang hangs.
-        """
-        now = time.monotonic()
-        # A controller that was busy or stopped heard nothing, and takes nobody for dead.
-        self._watchdog.forgive(max(0.0, now - self._last - TICK_SECONDS))
-        self._last = now
-        if self._asked is not None and _is_ready(self._asked):
-            # If the shard is dead, its own task says so.
-            with suppress(ray.exceptions.RayError):
-                self._watchdog.hear(ray.get(self._asked), now)
-            self._asked = None
-        if self._asked is None and now >= self._next:
-            self._asked = self._shard.heartbeat.remote()
-            self._next = now + self._watchdog.ask_seconds()
-        if hang := self._watchdog.hang(now):
-            raise RunFailure(hang, Kind.HUNG)
-        return self._watchdog.heartbeat
-
-
 def describe(error: ray.exceptions.RayError, who: str, node: str | None) -> RunFailure:
     """A Ray error as a failure of a kind.
 
@@ -328,7 +293,3 @@ def _name(assignment: Assignment) -> str:
     """Of the gang in Ray; with the token, for two controllers may give the same attempt."""
     run, attempt = assignment.run.id, assignment.attempt
     return f"{assignment.study_path}/{run}/{attempt}/{assignment.token}"
-
-
-def _is_ready(reference: Any) -> bool:
-    return bool(ray.wait([reference], timeout=0)[0])

@@ -16,8 +16,8 @@ from sparsing.actors.orchestration.cluster.nodes import (
     shard_bundle,
 )
 from sparsing.actors.orchestration.cluster.reach import out_of_reach
-from sparsing.actors.orchestration.controller import Measured, Wanted
 from sparsing.actors.orchestration.gang import describe, worker_environment
+from sparsing.actors.orchestration.interfaces import Measured, Wanted
 from sparsing.actors.orchestration.progress import RunProgress
 from sparsing.actors.orchestration.remote_class import remote_class
 from sparsing.actors.training.run_failure import RunFailure

@@ -14,8 +14,8 @@ from sparsing.actors.orchestration.cluster.capacity import Room
 from sparsing.actors.orchestration.cluster.nodes import missing, nodes_of_cluster
 from sparsing.actors.orchestration.controller import Controller
 from sparsing.actors.orchestration.gang import Gang, remove_leftovers
+from sparsing.actors.orchestration.interfaces import RunningGang
 from sparsing.actors.orchestration.measurers import Measurer, MeasurerPool
-from sparsing.actors.orchestration.progress import RunningGang
 from sparsing.actors.training.assignment import Assignment
 from sparsing.study.definition.model import Resources
 from sparsing.study.plan.runs import Run
@@ -45,7 +45,7 @@ class RayCluster:
         return self._room.world_size(run)
 
     def may_grow(self, run: Run, shards: int) -> bool:
-        """Whether a run that trains with so many shards would be given more if it asked now."""
+        """Whether a run that trains with `shards` shards would be given more now."""
         return self._room.may_grow(run, shards)
 
     def draining(self) -> dict[str, float]:

@@ -51,7 +51,7 @@ class PastFailure:
     batch_step: int | None = None
     """Step whose batch was replaced because of it."""
     forgiven: bool = False
-    """The run was given up and run again since: it counts no more, but its batch stays replaced."""
+    """The run was given up and run again since: only its replaced batch still counts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +113,7 @@ def _decide_batch(
 
 
 def pause_seconds(failures_before: int) -> float:
-    """Pause before a restart after so many failures at the same checkpoint."""
+    """Pause before a restart, by the number of failures at the same checkpoint before it."""
     if not failures_before:
         return 0.0
     doublings = min(failures_before - 1, 30)

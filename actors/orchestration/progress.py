@@ -2,53 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
 
 import polars as pl
 
+from sparsing.actors.orchestration.interfaces import RunningGang
 from sparsing.actors.orchestration.past_failures import past_failures
 from sparsing.actors.orchestration.policy import PastFailure
-from sparsing.actors.training.assignment import Assignment
-from sparsing.actors.training.report import ShardReport
 from sparsing.study.definition.model import Study
 from sparsing.study.plan.runs import Run, training_flops
 from sparsing.study.status.run_state import RunState
 from sparsing.study.store.study_store import StudyStore
-
-
-class RunningGang(Protocol):
-    """What the controller asks of a gang (`orchestration.gang.Gang`)."""
-
-    assignment: Assignment
-    report: ShardReport | None
-    replay_difference: str | None
-
-    @property
-    def gpus(self) -> float:
-        """What it occupies, or waits for."""
-
-    @property
-    def placed(self) -> bool:
-        """Whether it has its place."""
-
-    @property
-    def awaited(self) -> list[Any]:
-        """What to wait for."""
-
-    def poll(self) -> str:
-        """How far it is: a GangState."""
-
-    @property
-    def nodes(self) -> Sequence[str]:
-        """Ids of the nodes where it is."""
-
-    def save_and_stop(self) -> None:
-        """Have it save a recovery point after its next step, and end."""
-
-    def kill(self) -> None:
-        """End it."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -160,7 +160,7 @@ class Engine:
             # Here DeepSpeed clips too, but keeps the norm to itself.
             optimizer.register_step_pre_hook(lambda *_: self._clip(optimization.gradient_clip))
         if self.zero_stage == 0 and world_size == 1:
-            # There is nobody to exchange gradients with; DeepSpeed would still copy them twice.
+            # Gradients go to no other shard; DeepSpeed would still copy them twice.
             self.deepspeed.enable_backward_allreduce = False
         self._parameters = list(self.model.parameters())
         self._grad_norm: Tensor | None = None

@@ -8,7 +8,8 @@ from typing import Any
 
 from stores import tiny_store
 
-from sparsing.actors.orchestration.controller import Controller, Measured, Wanted
+from sparsing.actors.orchestration.controller import Controller
+from sparsing.actors.orchestration.interfaces import Measured, Wanted
 from sparsing.actors.training.assignment import Assignment
 from sparsing.actors.training.report import ShardReport
 from sparsing.actors.training.run_failure import RunFailure

@@ -1,4 +1,4 @@
-"""The study's actor: an error that nobody foresaw does not end the study."""
+"""The study's actor: an unexpected error does not end the study."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def outcome(store: StudyStore, error: Exception) -> Outcome:
     return ray.get(actor.outcome.remote(), timeout=60)
 
 
-def test_an_unforeseen_error_is_told_and_survived(cluster: None, tmp_path: Path) -> None:
+def test_an_unexpected_error_is_told_and_survived(cluster: None, tmp_path: Path) -> None:
     store = StudyStore.create(tmp_path, load_study("quickstart"))
     assert outcome(store, KeyError("bundle")) == Outcome()
     said = (store.path / JOURNAL).read_text()
