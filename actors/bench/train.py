@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsing.actors.bench.models import make_llama
+from sparsing.actors.bench.save import save_cases
 from sparsing.actors.data.prepare import prepare
 from sparsing.actors.models.device import pick_device
 from sparsing.actors.models.transformer import ModelConfig, Transformer, parameter_groups
@@ -40,13 +41,14 @@ meet the same machine."""
 
 def cases(repeats: int) -> list[Case]:
     """Each shape: a shard, its fence and heartbeat with it, against plain PyTorch, transformers and
-    bare DeepSpeed, and with against without statistics."""
+    bare DeepSpeed, and with against without statistics; saving and verifying a checkpoint."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     torch.set_num_threads(1)
     found = []
     for name, shape in SHAPES.items():
         with working_shard(shape) as shard:
             found += _cases_of_shape(name, shard, repeats)
+            found += save_cases(name, shard, repeats)
     return found
 
 
