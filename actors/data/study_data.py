@@ -22,7 +22,6 @@ from sparsing.study.store.training_data import (
     FOLDER,
     METADATA,
     DomainData,
-    SourceFiles,
     TrainingData,
     content_digest,
     epoch_warnings,
@@ -163,11 +162,7 @@ def _record(
             for name, about in domains.items()
         },
     )
-    write_record(store.path, record, _plain(found) if found else None)
-
-
-def _plain(found: Identities) -> SourceFiles:
-    return {d: [(f.name, f.size, f.digest) for f in files] for d, files in found.items()}
+    write_record(store.path, record, found)
 
 
 def _adoptable(store: StudyStore) -> PreparedData:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,7 +31,8 @@ FOLDER = "data"
 """Of a store: its prepared data."""
 CHUNK_BYTES = 2**20
 
-SourceFiles = dict[str, list[tuple[str, int, str]]]
+FileOfSource = tuple[str, int, str]
+SourceFiles = dict[str, list[FileOfSource]]
 """By domain: name, bytes and digest of each file."""
 
 
@@ -105,7 +106,9 @@ def read_record(study: Place) -> TrainingData | None:
         raise DamagedError(f"{file} is damaged ({error}); restore it from a copy") from error
 
 
-def write_record(study: Place, record: TrainingData, files: SourceFiles | None) -> None:
+def write_record(
+    study: Place, record: TrainingData, files: Mapping[str, Sequence[FileOfSource]] | None
+) -> None:
     """Record what a study trains on, with the files of its sources where they are known."""
     if files is not None:
         table = pa.table(

@@ -24,6 +24,8 @@ BLOCKS = 64
 BLOCK_BYTES = 64 * 2**10
 AT_ONCE = 8
 """Files read at the same time."""
+CHUNK_FILES = 10_000
+"""Files whose work is handed out at once: a million of waiting tasks would be a gigabyte."""
 DIGEST_BYTES = 16
 
 
@@ -56,12 +58,13 @@ def identities(source: Source, files: Files | None = None) -> list[Identity]:
         except OSError as error:
             raise unreadable(source, files.place(file), error, "make it readable") from error
 
+    found: list[Identity] = []
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        digests = pool.map(digest, files.files)
-        return [
-            Identity(file.name, file.size, each)
-            for file, each in zip(files.files, digests, strict=True)
-        ]
+        for start in range(0, len(files.files), CHUNK_FILES):
+            some = files.files[start : start + CHUNK_FILES]
+            digests = pool.map(digest, some)
+            found += [Identity(f.name, f.size, d) for f, d in zip(some, digests, strict=True)]
+    return found
 
 
 def digest_of(found: list[Identity]) -> str:
