@@ -17,7 +17,7 @@ from matplotlib.spines import Spine
 from matplotlib.text import Text
 
 from sparsing.analysis.figures.figure import Draw
-from sparsing.analysis.report.style import PAPER, STYLE, dark
+from sparsing.analysis.figures.style import PAPER, STYLE, dark
 
 SIZES = {"talk": (12.8, 7.2), "column": (3.4, 2.5)}
 """Inches: a page at 16:9; the width of a paper's column, and the height of one panel in it."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from sparsing.analysis.figures import neurons, over_shapes, over_tokens, weak
+from sparsing.analysis.figures.data import StudyData
 from sparsing.analysis.figures.figure import Made, MissingFigure, PaperFigure
-from sparsing.analysis.report.data import StudyData
 from sparsing.study.definition.messages import did_you_mean
 from sparsing.study.errors import NotFoundError
 

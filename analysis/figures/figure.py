@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 import polars as pl
 from matplotlib.axes import Axes
 
-from sparsing.analysis.report.data import StudyData
+from sparsing.analysis.figures.data import StudyData
+from sparsing.study.errors import NotFoundError
 
 Draw = Callable[[Axes], None]
 
 
-class MissingFigure(Exception):
+class MissingFigure(NotFoundError):
     """A study does not hold what a figure shows; says what, and what to add to the definition."""
 
 

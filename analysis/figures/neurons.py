@@ -10,17 +10,17 @@ import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 
+from sparsing.analysis.figures import curves
+from sparsing.analysis.figures.data import ReportedRun, StudyData
+from sparsing.analysis.figures.detail import FREQUENCY_BINS
 from sparsing.analysis.figures.figure import Draw, Made, MissingFigure
-from sparsing.analysis.report import curves
-from sparsing.analysis.report.data import ReportedRun, StudyData
-from sparsing.analysis.report.detail import FREQUENCY_BINS
-from sparsing.analysis.report.style import CATEGORIES, QUIET, RAMPS, legend_below, percent_axis
+from sparsing.analysis.figures.style import CATEGORIES, QUIET, RAMPS, legend_below, percent_axis
 
 NO_FREQUENCIES = "no activation frequencies of neurons have been measured yet: let the study run"
 DASHES = ("-", "--", ":", "-.")
 MOST_SERIES = 3
 """Series of runs whose distributions are drawn, at most; of more, one for each activation."""
-MOST_TOKENS = 4000
+MOST_TOKENS = 1500
 """Vocabulary tokens that are drawn: those that occur most."""
 LEAST_OCCURRENCES = 5
 """Rarer tokens are left out of the scatter: their means are noise."""

@@ -10,14 +10,14 @@ import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 
+from sparsing.analysis.figures import curves
+from sparsing.analysis.figures.data import NAMES, StudyData
 from sparsing.analysis.figures.figure import Draw, Made, MissingFigure
 from sparsing.analysis.figures.over_tokens import described
+from sparsing.analysis.figures.style import RAMPS, legend_below, percent_axis
 from sparsing.analysis.fitting.fit import Fit
 from sparsing.analysis.fitting.fit_curve import fit_curve
 from sparsing.analysis.forecasting.planned import KINDS, Family, families
-from sparsing.analysis.report import curves
-from sparsing.analysis.report.data import NAMES, StudyData
-from sparsing.analysis.report.style import RAMPS, legend_below, percent_axis
 from sparsing.analysis.scales.other_quantities import LossPowerLaw
 from sparsing.study.errors import SparsingError
 from sparsing.study.units import count_text

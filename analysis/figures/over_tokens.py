@@ -10,10 +10,10 @@ import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
+from sparsing.analysis.figures import curves, detail
+from sparsing.analysis.figures.data import ReportedRun, StudyData
 from sparsing.analysis.figures.figure import Made, MissingFigure
-from sparsing.analysis.report import curves, detail
-from sparsing.analysis.report.data import ReportedRun, StudyData
-from sparsing.analysis.report.style import legend_below
+from sparsing.analysis.figures.style import legend_below
 
 NO_MEASUREMENT = "no checkpoint of this study has been measured yet: let it run further"
 LAW_POINTS = 80

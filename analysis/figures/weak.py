@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from functools import partial
 
+from sparsing.analysis.figures import pareto
+from sparsing.analysis.figures.data import StudyData
 from sparsing.analysis.figures.figure import Made, MissingFigure
-from sparsing.analysis.report import pareto
-from sparsing.analysis.report.data import StudyData
 
 NO_PARETO = (
     "no Pareto curve is in the store: it is measured when a run has ended, with "

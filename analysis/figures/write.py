@@ -11,8 +11,8 @@ import polars as pl
 
 from sparsing.analysis.figures.canvas import drawn, save
 from sparsing.analysis.figures.catalogue import chosen
+from sparsing.analysis.figures.data import StudyData
 from sparsing.analysis.figures.figure import Made, MissingFigure, PaperFigure
-from sparsing.analysis.report.data import StudyData
 from sparsing.study.store.study_store import StudyStore
 
 PICTURES = ("svg", "pdf", "png")

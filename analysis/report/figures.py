@@ -9,21 +9,31 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sparsing.analysis.report import curves, detail
-from sparsing.analysis.report.data import StudyData
-from sparsing.analysis.report.style import PANEL_INCHES, STYLE
+from sparsing.analysis.figures import curves, detail
+from sparsing.analysis.figures.canvas import drawn
+from sparsing.analysis.figures.catalogue import chosen
+from sparsing.analysis.figures.data import StudyData
+from sparsing.analysis.figures.style import PANEL_INCHES, STYLE
+from sparsing.study.errors import NotFoundError
 from sparsing.study.store.study_store import StudyStore
 
 
 def figure_of(store: StudyStore, name: str) -> Figure:
-    """A figure of a study: `activation_ratio`, `training_loss`, `validation_loss`, `layers`, ...
+    """A figure of a study: one of PANELS, `activation_ratio`, or a figure of the paper by its key.
 
-    Raises KeyError for another name.
+    Raises NotFoundError for another name, and MissingFigure, which is one, where the study does not
+    hold what the figure shows.
     """
     data = StudyData.read(store)
     if name == "activation_ratio":
         return curves.main_figure_of(data)
-    return _side_by_side(PANELS[name](data))
+    if name in PANELS:
+        return _side_by_side(PANELS[name](data))
+    (figure,) = chosen([name])
+    made = figure.make(data)
+    if not made.panels:
+        raise NotFoundError(f"{figure.name} is a table: `sparsing figures --only {name}` writes it")
+    return drawn(made.panels)
 
 
 def _side_by_side(draws: list[Callable[[Axes], None]]) -> Figure:

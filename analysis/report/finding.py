@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from scipy.stats import spearmanr
 
-from sparsing.analysis.report.data import NAMES, ReportedRun, StudyData
+from sparsing.analysis.figures.data import NAMES, ReportedRun, StudyData
 
 FEWEST_POINTS = 5
 """With fewer points even a perfect order is chance too often (2 of 24 for four)."""

@@ -19,12 +19,16 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from sparsing.analysis.figures import curves, detail
+from sparsing.analysis.figures import pareto as weak
+from sparsing.analysis.figures.catalogue import chosen
+from sparsing.analysis.figures.data import NAMES, StudyData
+from sparsing.analysis.figures.figure import MissingFigure
+from sparsing.analysis.figures.style import StyleSheet, panel
 from sparsing.analysis.forecasting.ledger import score, summary
-from sparsing.analysis.report import curves, detail, tables
-from sparsing.analysis.report import pareto as weak
-from sparsing.analysis.report.data import NAMES, StudyData
+from sparsing.analysis.report import tables
 from sparsing.analysis.report.finding import finding
-from sparsing.analysis.report.style import StyleSheet, panel
+from sparsing.analysis.report.weak_neurons import ratios_table, weak_neurons
 from sparsing.study.store.io import durable as commits
 from sparsing.study.store.io.objects import Place
 from sparsing.study.store.study_store import DEFINITION, StudyStore
@@ -126,6 +130,7 @@ def _sections(data: StudyData) -> Iterator[Section]:
         tables.measurements_table(data),
     )
     yield from _axes(data)
+    yield _paper(data)
     yield Section("data", "Data", tables.DATA_ABOUT, [], tables.data_table(data))
     yield Section("runs", "Runs", "", [], tables.runs_table(data))
     yield Section("versions", "Versions and machine", "", [], tables.versions_table(data))
@@ -238,10 +243,10 @@ def _weak(data: StudyData) -> Section:
     ):
         panels.append(panel(partial(draw_at, data=data, rows=rows), about))
     about = (
-        f"{weak.weak_neurons(data, rows)} All layers sparse at once, each run's last checkpoint "
+        f"{weak_neurons(data, rows)} All layers sparse at once, each run's last checkpoint "
         f"before the decay stage; rises under {weak.LEAST_PERCENT:g} % are drawn at that."
     )
-    table = weak.ratios_table(data, rows)
+    table = ratios_table(data, rows)
     return Section("weak", "Which neurons are weak", about, panels, table)
 
 
@@ -260,3 +265,26 @@ def _axes(data: StudyData) -> Iterator[Section]:
                 panel(loss, f"{title}: validation loss"),
             ]
             yield Section(anchor, title, about, panels)
+
+
+PAPERS = ("5", "6", "7", "8", "10", "11", "14")
+"""Figures of the paper that no other section of the report shows."""
+
+
+def _paper(data: StudyData) -> Section:
+    """The paper's other figures, as `sparsing figures` draws them."""
+    panels, said = [], []
+    for figure in chosen(PAPERS):
+        try:
+            made = figure.make(data)
+        except MissingFigure as why:
+            said.append(f"{figure.name} is missing: {why}.")
+            continue
+        said += [f"{figure.name}: {note}." for note in made.notes]
+        for number, draw in enumerate(made.panels, 1):
+            about = f"{figure.name}: {figure.title}"
+            panels.append(
+                panel(draw, f"{about}, panel {number}" if len(made.panels) > 1 else about)
+            )
+    text = "Drawn as `sparsing figures` does, which writes their numbers as CSV and Parquet too. "
+    return Section("paper", "The paper's other figures", text + " ".join(said), panels)

@@ -12,8 +12,8 @@ from typing import Any
 import polars as pl
 import psutil
 
+from sparsing.analysis.figures.data import FittedLaw, ReportedRun, StudyData
 from sparsing.analysis.forecasting.ledger import Scored, told
-from sparsing.analysis.report.data import FittedLaw, ReportedRun, StudyData
 from sparsing.study.status.failure import NOTICES
 from sparsing.study.status.run_history import changes_of_state
 from sparsing.study.store.training_data import read_record

@@ -10,13 +10,13 @@ import numpy as np
 import polars as pl
 
 from sparsing.analysis.forecasting.ledger import score, summary
+from sparsing.analysis.figures.curves import AHEAD, LAW_POINTS, by_size, colours
+from sparsing.analysis.figures.data import NAMES, ReportedRun, StudyData, group_of
+from sparsing.analysis.figures.style import dark
 from sparsing.analysis.refitting.fit_rows import weigh_again
 from sparsing.analysis.refitting.follow import FollowedStudy
 from sparsing.analysis.refitting.newest import Curve, newest_fits, read_curves
-from sparsing.analysis.report.curves import AHEAD, LAW_POINTS, by_size, colours
-from sparsing.analysis.report.data import NAMES, ReportedRun, StudyData, group_of
 from sparsing.analysis.report.finding import finding
-from sparsing.analysis.report.style import dark
 from sparsing.analysis.service.health import done_seconds, health
 from sparsing.analysis.service.ttl_cache import TimedCache
 from sparsing.analysis.service.web.assets import assets_version

@@ -140,15 +140,19 @@ class OpenStudy:
 
         return refit(self.store, code_version=code_version())
 
-    def figure(self, name: str = "activation_ratio") -> Picture:
-        """A figure of the report, one of FIGURES.
+    def figure(self, name: str | int = "activation_ratio") -> Picture:
+        """A figure of the report, one of FIGURES, or of the paper by its number (docs/figures.md).
 
         Raises:
             DefinitionError: there is no such figure.
+            NotFoundError: the study does not hold what it shows; says what to add.
         """
-        if name not in FIGURES:
+        from sparsing.analysis.figures.catalogue import CATALOGUE
+
+        name = str(name)
+        if name not in FIGURES and name not in CATALOGUE:
             raise DefinitionError(
-                f"no figure {name!r}; there are {', '.join(FIGURES)}",
+                f"no figure {name!r}; there are {', '.join((*FIGURES, *CATALOGUE))}",
                 code="unknown_figure",
                 name=name,
                 known=FIGURES,

@@ -29,7 +29,7 @@ COMMANDS = {
     "note": "sparsing.study.commands.runs:note",
     "rm": "sparsing.study.commands.studies:rm",
     "query": "sparsing.study.commands.query:query",
-    "export": "sparsing.study.commands.export:export",
+    "export": "sparsing.actors.commands.export:export",
     "store": "sparsing.study.commands.store:store",
     "doctor": "sparsing.actors.commands.doctor:doctor",
     "run": "sparsing.actors.commands.run:run",

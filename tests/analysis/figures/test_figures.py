@@ -14,9 +14,9 @@ from report_stores import finished_store, small_study
 
 from sparsing.analysis.figures.canvas import SIZES, drawn, save
 from sparsing.analysis.figures.catalogue import CATALOGUE, chosen
+from sparsing.analysis.figures.data import StudyData
 from sparsing.analysis.figures.figure import Made, MissingFigure
 from sparsing.analysis.figures.write import write_figures
-from sparsing.analysis.report.data import StudyData
 from sparsing.study.commands.main import cli
 from sparsing.study.errors import NotFoundError
 from sparsing.study.plan.runs import plan_runs

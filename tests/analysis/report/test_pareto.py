@@ -11,17 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from report_stores import small_study, write, write_measurements
 
-from sparsing.analysis.report.data import StudyData
-from sparsing.analysis.report.pareto import (
+from sparsing.analysis.figures.data import StudyData
+from sparsing.analysis.figures.pareto import (
     WAYS,
     crossing,
     curves_of,
-    ratios_table,
     read_pareto,
     smallest_ratios,
-    weak_neurons,
 )
 from sparsing.analysis.report.report import render_report
+from sparsing.analysis.report.weak_neurons import ratios_table, weak_neurons
 from sparsing.study.plan.runs import Run, plan_runs
 from sparsing.study.store.study_store import StudyStore
 

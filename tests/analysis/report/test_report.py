@@ -21,11 +21,11 @@ from report_stores import (
 )
 
 from sparsing.analysis.commands.laws import report
+from sparsing.analysis.figures.data import StudyData, near_groups, spaced_by_ratio
+from sparsing.analysis.figures.style import PAPER, RAMPS, dark, shades
 from sparsing.analysis.refitting.refit import refit
-from sparsing.analysis.report.data import StudyData, near_groups, spaced_by_ratio
 from sparsing.analysis.report.finding import direction, finding, rank_correlation
 from sparsing.analysis.report.report import main_figure, render_report, write_report
-from sparsing.analysis.report.style import PAPER, RAMPS, dark, shades
 from sparsing.study.plan.runs import plan_runs
 from sparsing.study.store.study_store import StudyStore
 

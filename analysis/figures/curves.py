@@ -13,9 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from sparsing.analysis.laws.sparsity import Floats
-from sparsing.analysis.report.data import NAMES, FittedLaw, ReportedRun, StudyData
-from sparsing.analysis.report.style import (
+from sparsing.analysis.figures.data import NAMES, FittedLaw, ReportedRun, StudyData
+from sparsing.analysis.figures.style import (
     PAPER,
     QUIET,
     STYLE,
@@ -24,6 +23,7 @@ from sparsing.analysis.report.style import (
     shades,
     token_axis,
 )
+from sparsing.analysis.laws.sparsity import Floats
 from sparsing.study.definition.values import MAX_COUNT
 
 AHEAD = 1.6

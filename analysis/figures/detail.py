@@ -10,9 +10,9 @@ import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from sparsing.analysis.report.curves import colours, label
-from sparsing.analysis.report.data import ReportedRun, StudyData, near_groups
-from sparsing.analysis.report.style import (
+from sparsing.analysis.figures.curves import colours, label
+from sparsing.analysis.figures.data import ReportedRun, StudyData, near_groups
+from sparsing.analysis.figures.style import (
     CATEGORIES,
     RAMPS,
     legend_below,
