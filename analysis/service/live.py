@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from sparsing.analysis.forecasting.ledger import score, summary
 from sparsing.analysis.figures.curves import AHEAD, LAW_POINTS, by_size, colours
 from sparsing.analysis.figures.data import NAMES, ReportedRun, StudyData, group_of
 from sparsing.analysis.figures.style import dark
+from sparsing.analysis.forecasting.ledger import score, summary
 from sparsing.analysis.refitting.fit_rows import weigh_again
 from sparsing.analysis.refitting.follow import FollowedStudy
 from sparsing.analysis.refitting.newest import Curve, newest_fits, read_curves
