@@ -16,7 +16,7 @@ from sparsing.actors.orchestration.cluster.nodes import (
     shard_bundle,
 )
 from sparsing.actors.orchestration.cluster.reach import out_of_reach
-from sparsing.actors.orchestration.gang import describe, worker_environment
+from sparsing.actors.orchestration.gang import describe, last_line, worker_environment
 from sparsing.actors.orchestration.interfaces import Measured, Wanted
 from sparsing.actors.orchestration.progress import RunProgress
 from sparsing.actors.orchestration.remote_class import remote_class
@@ -33,6 +33,8 @@ AS_MEASURING = {
     Kind.BAD_INPUT: Kind.MEASURING_FAILED,
 }
 """Kinds of failures of actors in general, as those of a measurer are called."""
+NEVER_RAN = "The actor never ran"
+"""Ray's words for an actor that was lost with its node before it had started."""
 ASK_SECONDS = 10.0
 """Between questions to a measurer that is at work whether it is still there."""
 SILENT_SECONDS = 60.0
@@ -157,6 +159,9 @@ class MeasurerPool:
         if lost:
             with suppress(ray.exceptions.RayError):  # it may have died before it could say
                 here = ray.get(node, timeout=0)
+        if lost and here is None and NEVER_RAN in str(error):
+            # Its node was lost while it started: no fault of the run's.
+            return RunFailure(f"measuring: {last_line(error)}", Kind.NODE_LOST)
         failure = describe(error, "the measurer", here)
         kind = AS_MEASURING.get(failure.kind, failure.kind)
         return RunFailure(f"measuring: {failure}", kind, damaged=failure.damaged)
