@@ -26,9 +26,11 @@ from sparsing.study.store.study_store import StudyStore
 
 OBJECT_STORE_BYTES = 256 * 1024**2
 """Enough: rows and weights go through the file system, not through Ray."""
+START_ATTEMPTS = 3
+"""Ray gives a busy machine 30 s to start it, which may be too few."""
 SOCKET_PATH_BYTES = 107
 """Of a Unix socket's path, on Linux."""
-LONGEST_SOCKET = "/ray-12345678/r/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store"
+LONGEST_SOCKET = "/ray-12345678/r1/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store"
 INNER = "r"
 """Ray opens its folder to all users; so it is inside a private one. Names are short
 because they are in the paths of sockets."""
@@ -87,26 +89,36 @@ def embedded_ray(folder: Path) -> Iterator[None]:
     """
     import ray
 
-    try:
-        with hangup_blocked():
-            ray.init(
-                # Without `local` it would join whatever cluster was last started on this machine.
-                address="local",
-                include_dashboard=False,
-                object_store_memory=OBJECT_STORE_BYTES,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                namespace=NAMESPACE,
-                _temp_dir=str(folder / INNER),
-            )
-    except Exception as error:  # of many classes, some of them plain
-        ray.shutdown()
-        said = str(error).strip().splitlines() or [type(error).__name__]
-        raise SparsingError(f"Ray does not start here: {said[0]}; {REMEDY}") from error
+    for attempt in range(1, START_ATTEMPTS + 1):
+        try:
+            _start(folder / f"{INNER}{attempt}")
+            break
+        except Exception as error:  # of many classes, some of them plain
+            ray.shutdown()
+            if attempt == START_ATTEMPTS:
+                said = str(error).strip().splitlines() or [type(error).__name__]
+                words = said[0].rstrip(".")
+                raise SparsingError(f"Ray does not start here: {words}; {REMEDY}") from error
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _start(folder: Path) -> None:
+    import ray
+
+    with hangup_blocked():
+        ray.init(
+            # Without `local` it would join whatever cluster was last started on this machine.
+            address="local",
+            include_dashboard=False,
+            object_store_memory=OBJECT_STORE_BYTES,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            namespace=NAMESPACE,
+            _temp_dir=str(folder),
+        )
 
 
 def _temporary_folder() -> Path:
