@@ -138,6 +138,9 @@ class Controller:
                 self._follow(progress, progress.gang)
             awaited = [ref for p in leaving if p.gang for ref in p.gang.awaited]
             self.cluster.wait(awaited, LOOK_SECONDS)
+        for progress in self.runs:
+            if not progress.state.ended:  # its gang was leaving a node
+                self._states.enter(progress, RunState.STOPPED, reason)
         self.stop()
 
     def stop(self) -> None:

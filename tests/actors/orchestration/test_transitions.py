@@ -240,6 +240,15 @@ def test_a_gang_on_a_node_that_is_drained_saves_and_goes_on_elsewhere(played: Pl
     assert played.rows()[-2]["failure_kind"] is None
 
 
+def test_a_stop_while_a_node_is_drained_stops(played: Played) -> None:
+    gang = training(played).gang
+    played.cluster.drained = {"node-a": 60.0}
+    played.tick()
+    gang.state = "ended"
+    played.controller.stop_saved("by the user")
+    assert played.states()[-2:] == ["planned", "stopped"]
+
+
 def test_a_shard_lost_while_it_leaves_is_no_failure(played: Played) -> None:
     gang = training(played).gang
     request_stop(played.store.path, played.progress.run.id)
