@@ -36,12 +36,15 @@ from sparsing.study.store.checkpoint_folders import (
     remove_recovery_points,
 )
 from sparsing.study.store.checkpoint_marker import Checkpoint
+from sparsing.study.store.control.journal import Journal
 from sparsing.study.store.study_store import StudyStore
 from sparsing.study.store.writer import TableWriter
 from sparsing.study.version import code_version
 
 RECOVERY_POINTS = 2
 """Kept of a run; two, so that a damaged one costs no more than another interval."""
+MOST_STALL = 0.01
+"""Share of the time that saving recovery points may take, without a word."""
 Files = dict[str, tuple[int, str]]
 """Size and digest by name."""
 
@@ -54,6 +57,19 @@ class Wish(IntEnum):
     """A recovery point is due."""
     STOP = 2
     """Save one, and end."""
+
+
+def stall_problem(save_seconds: float, recover_seconds: float) -> str | None:
+    """What to say of recovery points that take more than MOST_STALL of the time; None if less."""
+    share = save_seconds / (save_seconds + recover_seconds)
+    if share <= MOST_STALL:
+        return None
+    better = save_seconds / MOST_STALL
+    return (
+        f"a recovery point takes {save_seconds:.1f} s to save, {share:.0%} of the time at "
+        f"checkpoints.recover_every = {recover_seconds:g} s; {better:.0f}s would make it "
+        f"{MOST_STALL:.0%}"
+    )
 
 
 def memory_bytes(device: torch.device) -> int:
@@ -87,6 +103,7 @@ class TrainingShard:
     _stack: ExitStack = field(default_factory=ExitStack)
     _saved: float = field(default_factory=time.monotonic)
     """When the newest checkpoint or recovery point was saved, or training began."""
+    _stall_said: bool = False
 
     def __post_init__(self) -> None:
         self.batches = Batches(self.order)
@@ -193,8 +210,14 @@ class TrainingShard:
         """Save a checkpoint that only restarts use, and keep the newest ones; collective."""
         started = time.perf_counter()
         folder = recovery_folder(self.store.path, self.run.id, step)
-        if self._commit(step, folder, self._write(folder), started):
-            remove_recovery_points(self.store.path, self.run.id, keep=RECOVERY_POINTS)
+        point = self._commit(step, folder, self._write(folder), started)
+        if point is None:
+            return
+        remove_recovery_points(self.store.path, self.run.id, keep=RECOVERY_POINTS)
+        problem = stall_problem(point.save_seconds, self.store.study.checkpoints.recover_every)
+        if problem and not self._stall_said:
+            self._stall_said = True
+            Journal(self.store.path).say(f"{self.run.id}: {problem}")
 
     def _write(self, folder: Path) -> Files:
         """Write this shard's part of a checkpoint; collective."""

@@ -4,6 +4,7 @@
                      /tables/<table>/<run>/*.parquet   sealed segments, which never change
                      /tables/<table>/<run>/_*.log      what is not sealed yet
                      /checkpoints/<run>/...
+                     /recovery/<run>/...               the newest recovery points of ongoing runs
                      /report.html
                      /.writing/                        locks and temporary files of writers
 
