@@ -69,11 +69,11 @@ class Seats:
         self._recorders[run] = HeartbeatRecorder()
         return ShardReport(start_step=0, device="none")
 
-    async def train(self, assignment: Assignment, rank: int, seconds: float) -> None:
+    async def train(self, assignment: Assignment, rank: int, seconds: float) -> Heartbeat | None:
         """Sleep for a run's time; rank 0 writes its rows, and the marker of its checkpoint."""
         if rank:
             await asyncio.sleep(seconds)
-            return
+            return None
         run, began = assignment.run, time.monotonic()
         with self._store.writer("steps", run=run.id, attempt=assignment.attempt) as writer:
             for step in range(1, int(seconds / ROW_SECONDS) + 1):
@@ -85,6 +85,7 @@ class Seats:
         folder.mkdir(parents=True)
         (folder / MARKER).write_text("{}")
         self._spans.append((began, time.monotonic()))
+        return self._recorders[run.id].heartbeat()
 
     async def spans(self) -> list[tuple[float, float]]:
         """Monotonic times of this machine between which each run trained."""
