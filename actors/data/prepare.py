@@ -8,6 +8,7 @@ interrupted, or runs twice at once, leaves no half of it.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -74,9 +75,17 @@ def prepare(
     folder = root / content_hash(study.data, found)
     if not folder.exists():
         precheck(study.data)
-    with appearing(folder, say) as made:
-        if made:
-            _make(study.data, found, root, made, Meter(say, rows, stopping), workers)
+    try:
+        with appearing(folder, say) as made:
+            if made:
+                _make(study.data, found, root, made, Meter(say, rows, stopping), workers)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise SparsingError(
+            f"the disk of {root} is full; what is finished is kept: free some space, then the same "
+            "command again goes on"
+        ) from error
     return open_prepared(folder)
 
 

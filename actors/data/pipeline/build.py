@@ -15,6 +15,7 @@ import json
 import pickle
 import shutil
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from sparsing.actors.data import tokenizers
+from sparsing.actors.data.folders import alone
 from sparsing.actors.data.pipeline.executors import Executor
 from sparsing.actors.data.pipeline.parts import PartTokens, put
 from sparsing.actors.data.pipeline.plan import (
@@ -110,6 +112,13 @@ class Build:
 
         Raises DefinitionError if a domain has too little text, naming all such domains.
         """
+        with ExitStack() as held:
+            for tokens in sorted({self._tokens_folder(domain) for domain in self.domains}):
+                held.enter_context(alone(tokens, self._meter.say))
+                _remove_leftovers(tokens)
+            self._write_until_full(folder)
+
+    def _write_until_full(self, folder: Path) -> None:
         while problems := self._write(folder):
             short = [domain for domain in self.domains if domain.name in problems]
             if all(d.drawn.whole or d.attempt + 1 == len(GENEROSITIES) for d in short):
@@ -159,11 +168,10 @@ class Build:
         for passage in of_part:
             place = passage.document & (2**DOCUMENT_BITS - 1)
             drawn.setdefault(place, set()).add(passage.rank)
-        folder = f"{domain.key}-{self.tokenizer.fingerprint[:12]}"
         return PartJob(
             input=part,
             domain=domain.number,
-            tokens=self._root / TOKENS / folder / part.name,
+            tokens=self._tokens_folder(domain) / part.name,
             view=work / f"{domain.number}-{part.name}.npz",
             tokenizer=work / "tokenizer.json",
             index=work / "search.pickle",
@@ -172,6 +180,10 @@ class Build:
             longest_passage=max(each.passage_characters for each in self.domains),
             as_tokens=self._mixed and domain.ids is None,
         )
+
+    def _tokens_folder(self, domain: Domain) -> Path:
+        """Where the tokens of a domain's source are; one preparation at a time makes them."""
+        return self._root / TOKENS / f"{domain.key}-{self.tokenizer.fingerprint[:12]}"
 
     def _search(self) -> DuplicateSearch:
         """A search for all passages drawn, which have been compared with each other."""
@@ -220,7 +232,9 @@ class Build:
         """A digest of all that decides what is found in each part."""
         content = {
             "drawn": [[d.key, d.limits, [p.rank for p in d.drawn.passages]] for d in self.domains],
-            "passage_characters": self.domains[0].passage_characters,
+            "passages": [domain.passage_characters for domain in self.domains],
+            "sequence_tokens": self._data.sequence_tokens,
+            "half_tokens": tokens_per_half(self._data),
             "threshold": self._data.validation.near_duplicate_jaccard,
             "tokenizer": self.tokenizer.fingerprint,
         }
@@ -263,6 +277,12 @@ class Build:
         made.segments = segments.array()
         domain.train_tokens = int(made.segments[:, 2].sum())
         np.save(folder / SEGMENTS, made.segments)
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove what killed workers left half-written; whoever writes now holds the folder's lock."""
+    for path in folder.glob(".*.tmp"):
+        path.unlink(missing_ok=True)
 
 
 class _Segments:

@@ -23,7 +23,7 @@ from sparsing.actors.data.prepare import prepare
 from sparsing.actors.data.sources import pieces
 from sparsing.actors.data.sources.megatron import index_bytes, read_index
 from sparsing.study.definition.model import Study
-from sparsing.study.errors import DamagedError, DefinitionError
+from sparsing.study.errors import DamagedError, DefinitionError, SparsingError
 
 
 def prose(seed: object, count: int) -> str:
@@ -88,7 +88,7 @@ CHANGES = [
 def test_changed_views_tokenize_nothing(corpus, tmp_path):
     first = prepare(study(corpus), tmp_path)
     assert first.metadata["made"]["parts_tokenized"] > 4
-    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("tokens/*/*")}
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("tokens/*/part-*")}
     for change in CHANGES:
         again = prepare(study(corpus, **change), tmp_path)
         assert again.metadata["made"]["parts_tokenized"] == 0
@@ -97,7 +97,11 @@ def test_changed_views_tokenize_nothing(corpus, tmp_path):
         for domain in fresh.domains:
             assert np.array_equal(again.train(domain), fresh.train(domain))
         assert again.weights == fresh.weights
-    assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("tokens/*/*")} == before
+        assert again.sequence_tokens == fresh.sequence_tokens
+        assert again.sequence_tokens == change.get("sequence_tokens", 128)
+        for half in ("choose", "report"):
+            assert np.array_equal(again.validation("a", half), fresh.validation("a", half))
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("tokens/*/part-*")} == before
 
 
 def test_a_new_source_leaves_tokens_of_the_others(corpus, tmp_path):
@@ -155,7 +159,7 @@ def test_the_disk_is_full_and_then_it_is_not(corpus, tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(parts.os, "fsync", full)
-        with pytest.raises(OSError, match="No space"):
+        with pytest.raises(SparsingError, match="is full"):
             prepare(study(corpus), tmp_path / "root")
     assert not list((tmp_path / "root").glob("[!.]*/metadata.json"))
     prepare(study(corpus), tmp_path / "root")
@@ -181,6 +185,15 @@ def test_a_preparation_stops_between_parts_and_goes_on(corpus, tmp_path):
         again.metadata["made"]["parts_tokenized"]
         == len(list(tmp_path.glob("tokens/*/part-*.json"))) - 3
     )
+
+
+def test_leftovers_of_killed_workers_are_removed(corpus, tmp_path):
+    first = prepare(study(corpus), tmp_path)
+    name = first.metadata["domains"]["a"]["train_files"][0]
+    leftover = (first.path / name).with_name(".part-000007.0123abcd.tmp")
+    leftover.write_bytes(b"half a part")
+    prepare(study(corpus, sequence_tokens=256), tmp_path)
+    assert not leftover.exists()
 
 
 def test_our_tokens_are_an_index_of_megatron(corpus, tmp_path):
