@@ -12,7 +12,7 @@ from sparsing.study.units import bytes_text, count_text
 
 LINE_SECONDS = 10.0
 BYTES_PER_SECOND = 2e6
-"""Of a worker that tokenizes with BPE: what the first estimate takes (`sparsing bench data`)."""
+"""Of a worker that tokenizes with BPE, for the first estimate: half a million tokens of 4 bytes."""
 TOLD_BYTES = 64 * 2**20
 """From so much on an estimate is worth a line."""
 
