@@ -17,6 +17,7 @@ from sparsing.analysis.evidence.noise import design
 from sparsing.analysis.evidence.slope_error import Forecast, SlopeError
 from sparsing.analysis.fitting.comparison import UNDECIDED
 from sparsing.analysis.fitting.fit import Fit
+from sparsing.analysis.fitting.fit_table import verdict_text
 
 Word = Literal["holds", "undecided", "refused", "cannot say"]
 
@@ -36,7 +37,7 @@ class Verdict:
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.word}: {self.reason}"
+        return verdict_text(self.word, self.reason)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -67,7 +68,7 @@ def judge(fit: Fit, laws: LawSet, own: Member, errors: SlopeError) -> Verdict:
 
 
 def _refused(reason: str) -> Verdict:
-    return Verdict("refused", f"by the data: {reason}")
+    return Verdict("refused", reason)
 
 
 def _says_otherwise(fit: Fit, own: Member, other: Member) -> bool:

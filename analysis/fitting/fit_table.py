@@ -19,6 +19,13 @@ def bounds_text(bounds: Bounds) -> str:
     return "[" + ", ".join("open" if b is None else f"{b:.5g}" for b in bounds) + "]"
 
 
+def verdict_text(word: str, reason: str) -> str:
+    """A verdict on a law: `holds: ...`, `undecided between ...`, `refused by the data: ...`."""
+    if word == "undecided":
+        return f"{word} {reason}"
+    return f"{word} by the data: {reason}" if word == "refused" else f"{word}: {reason}"
+
+
 def laws_table(rows: list[dict[str, Any]]) -> Table:
     """A line for each parameter of each fit, from documents of `laws_document`; notes below."""
     headings = ("run", "law", "stage", "points", "parameter", "value", "95 % interval")
@@ -32,9 +39,10 @@ def laws_table(rows: list[dict[str, Any]]) -> Table:
         limit = row["limit_activation_ratio"]
         known = "not identified" if limit is None else number(limit)
         bounds = bounds_text((row["limit_low"], row["limit_high"]))
-        shown.add(*first, "limit, all laws", known, bounds)
+        by = "limit, all laws" if row["verdict"] else "limit, this law"
+        shown.add(*first, by, known, bounds)
     verdicts = [
-        f"{row['run']}: the {row['law']} law: {row['verdict']}: {row['verdict_reason']}"
+        f"{row['run']}: the {row['law']} law {verdict_text(row['verdict'], row['verdict_reason'])}"
         for row in rows
         if row["verdict"]
     ]
@@ -68,7 +76,7 @@ def evidence_lines(said: dict[str, Any], level: float) -> list[str]:
     known = "not identified" if said["limit"] is None else number(said["limit"])
     names = ", ".join(f"{name} {share:.0%}" for name, share in said["law_weights"].items())
     return [
-        f"verdict: {said['verdict']}: {said['verdict_reason']}",
+        f"the law {verdict_text(said['verdict'], said['verdict_reason'])}",
         f"limit by all laws that the points cannot refuse: {known}, {level:.0%} {bounds} ({names})",
     ]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sparsing.analysis.evidence.evidence import Evidence
+from sparsing.analysis.fitting.fit_table import verdict_text
 from sparsing.analysis.refitting.fit_rows import weigh_again
 from sparsing.analysis.refitting.newest import newest_fits
 from sparsing.study.definition.values import token_count
@@ -76,7 +77,8 @@ def sentence(answer: dict[str, Any]) -> str:
     """A prediction for people, from a row of `predictions_document`."""
     said, verdict = answer["run"], answer["verdict"]
     low, high = (f"{b:.4g}" if b is not None else "open" for b in answer["interval"])
-    law = f"; the {answer['law']} law: {answer['law_verdict']}: {answer['law_verdict_reason']}"
+    on_law = verdict_text(answer["law_verdict"], answer["law_verdict_reason"])
+    law = f"; the {answer['law']} law {on_law}"
     if "ratio" not in answer:
         said += f": activation ratio at {answer['tokens']:.4g} tokens"
         if verdict == "cannot say":

@@ -199,7 +199,7 @@ def _advice(
         tokens_measured=evidence.last_tokens,
         points=evidence.fit.n,
         tokens_planned=float(case.cost.run.tokens),
-        notes=(*_state_notes(case), f"the {evidence.fit.law} law: {law}"),
+        notes=(*_state_notes(case), f"the {evidence.fit.law} law {law}"),
         **numbers,
     )
 

@@ -15,7 +15,7 @@ Quantity = Literal["limit", "ratio", "tokens"]
 LOOK_LEVEL = 0.975
 """A quantity is known where its interval of this level is as narrow as wished. Above 95 %, for a
 run is looked at after every checkpoint, and the first look that says so stops it: over all looks
-about 3 % of the stops are then wrong (`sparsing bench honesty`)."""
+about 3 % of the stops are then wrong, second phases aside (`sparsing bench honesty`)."""
 
 
 class Estimate(NamedTuple):

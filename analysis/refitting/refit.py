@@ -156,10 +156,12 @@ class Refitter:
         names = {run: self._store.state("fits", run) for run in runs}
         changed = [run for run in runs if names[run] != self._fits.get(run, State())]
         if changed:
-            columns = ["run", "law", "stage", "rows_tokens", "rows_activation_ratio"]
+            columns = ["run", "law", "stage", "rows_tokens", "rows_activation_ratio", "verdict"]
             newest = newest_rows(self._store.scan("fits", changed)).select(columns).collect()
-            for run, law, stage, tokens, ratios in newest.iter_rows():
-                self._fitted[run, law] = (stage, tuple(tokens), tuple(ratios))
+            for run, law, stage, tokens, ratios, verdict in newest.iter_rows():
+                # A fit without a verdict is of a version whose limits were the word of one law.
+                if verdict is not None:
+                    self._fitted[run, law] = (stage, tuple(tokens), tuple(ratios))
         self._fits |= names
 
     def _set_waiting(self, run: Run, curve: Curve | None) -> None:

@@ -12,6 +12,7 @@ import polars as pl
 from sparsing.analysis.figures.curves import AHEAD, LAW_POINTS, by_size, colours
 from sparsing.analysis.figures.data import NAMES, ReportedRun, StudyData, group_of
 from sparsing.analysis.figures.style import dark
+from sparsing.analysis.fitting.fit_table import verdict_text
 from sparsing.analysis.forecasting.ledger import score, summary
 from sparsing.analysis.refitting.fit_rows import weigh_again
 from sparsing.analysis.refitting.follow import FollowedStudy
@@ -227,7 +228,7 @@ def _fit(row: dict[str, Any]) -> dict[str, Any]:
     limit = {"limit": row["limit_activation_ratio"], "low": row["limit_low"]}
     notes = read_json(row["warnings"], "fits.warnings")
     if row["verdict"]:
-        notes = [f"law {row['verdict']}: {row['verdict_reason']}", *notes]
+        notes = [f"law {verdict_text(row['verdict'], row['verdict_reason'])}", *notes]
     found = {name: row[name] for name in names} | limit | {"high": row["limit_high"]}
     return found | {"verdict": row["verdict"], "notes": notes}
 

@@ -72,7 +72,12 @@ def fill(store: StudyStore) -> None:
     for step, ratio in ((16, 0.5), (32, 0.4)):
         rows = [sparsity_row(step, ratio), sparsity_row(step, ratio, layer=0)]
         write_rows(store, "sparsity", RELU, rows, stream="live")
-    write_rows(store, "fits", RELU, [fit_row(32, limit_activation_ratio=0.06, limit_high=0.07)])
+    write_rows(
+        store,
+        "fits",
+        RELU,
+        [fit_row(32, limit_activation_ratio=0.06, limit_high=0.07, verdict="undecided")],
+    )
 
 
 def test_an_empty_store_has_states_and_no_values(store):
@@ -150,6 +155,8 @@ def test_what_the_store_holds_is_exported(store):
     assert value(samples, "law_forecast_activation_ratio", run=RELU) == 0.45
     assert value(samples, "law_activation_ratio", run=SILU) is None
     assert value(samples, "law_residual", run=RELU) == pytest.approx(1e-3)
+    assert value(samples, "law_verdict", run=RELU, verdict="undecided") == 1
+    assert value(samples, "law_verdict", run=RELU, verdict="holds") is None
     bounds = {b: value(samples, "law_limit_activation_ratio", run=RELU, bound=b) for b in BOUNDS}
     assert bounds == {"estimate": 0.06, "low": None, "high": 0.07}
     assert value(samples, "store_rows_total", table="steps") == 32
