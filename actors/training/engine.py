@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator, Mapping
 
 import torch
 
-# Without these DeepSpeed imports torch.compile's machinery at start-up, which nothing here uses,
+# Without these DeepSpeed imports torch.compile's machinery at start-up, which only GPUs use here,
 # and warns on stdout that it had to look for a GPU.
-os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
+if not torch.cuda.is_available():
+    os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
 os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
 
 import deepspeed
@@ -26,6 +27,7 @@ from deepspeed.utils import (
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
+from sparsing.actors.models.compiling import compile_layers
 from sparsing.actors.models.device import pick_device
 from sparsing.actors.models.transformer import Transformer, parameter_groups
 from sparsing.study.definition.model import Optimization, Study
@@ -162,6 +164,9 @@ class Engine:
         if self.zero_stage == 0 and world_size == 1:
             # Gradients go to no other shard; DeepSpeed would still copy them twice.
             self.deepspeed.enable_backward_allreduce = False
+        if self.device.type == "cuda" and self.zero_stage < 3:
+            # ZeRO 3's hooks gather weights between a layer's operators, where nothing compiles.
+            compile_layers(self.model)
         self._parameters = list(self.model.parameters())
         self._grad_norm: Tensor | None = None
         self._groups = self.deepspeed.optimizer.param_groups
