@@ -55,7 +55,7 @@ def build_shard(
     data = open_prepared(Path(assignment.data_path))
     config = model_config(study, run, data.vocabulary_size)
     fence = Fence(store, run.id, assignment.attempt, assignment.token)
-    start, source, damaged = _newest_sound(store, assignment, rank, fence)
+    start, source, damaged = newest_sound(store, assignment, rank, fence)
     model = Transformer(config)
     tensors = None
     if source:
@@ -98,7 +98,7 @@ def model_config(study: Study, run: Run, vocabulary_size: int) -> ModelConfig:
     )
 
 
-def _newest_sound(
+def newest_sound(
     store: StudyStore, assignment: Assignment, rank: int, fence: Fence
 ) -> tuple[int, Path | None, tuple[str, ...]]:
     """Step and folder of the newest sound checkpoint or recovery point; what is said of newer ones.
