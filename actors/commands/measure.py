@@ -1,4 +1,4 @@
-"""`sparsing measure`: any metric on a checkpoint of ours or on a Hugging Face gated-FFN model."""
+"""`sparsing measure`: any metric on a checkpoint of ours or on a Hugging Face model."""
 
 from __future__ import annotations
 
@@ -58,6 +58,11 @@ if TYPE_CHECKING:
     help="Leave out BOS, which stands before each sequence where the tokenizer puts one.",
 )
 @click.option(
+    "--allow-bin",
+    is_flag=True,
+    help="Read tensors from pytorch_model*.bin where a model has no safetensors.",
+)
+@click.option(
     "--field", default="text", show_default=True, help="Key or column of the text in --data."
 )
 @click.option(
@@ -90,6 +95,7 @@ def measure(
     tokens: int | None,
     sequence_tokens: int | None,
     no_bos: bool,
+    allow_bin: bool,
     field: str,
     precision: float | None,
     thresholds_file: Path | None,
@@ -98,9 +104,9 @@ def measure(
 ) -> None:
     """Measure the activation sparsity of the model in folder PATH.
 
-    PATH is a checkpoint of a study (.../checkpoints/RUN/step-N) or a Hugging Face causal language
-    model with a gated FFN (Llama, MiniCPM, Mistral, Qwen2, Qwen3 and their like; safetensors and
-    tokenizer.json, nothing is downloaded and no code of the folder is run). Of several PATHs the
+    PATH is a checkpoint of a study (.../checkpoints/RUN/step-N), a Hugging Face causal language
+    model with FFNs of any form, experts too (safetensors and tokenizer.json; nothing is downloaded
+    and no code of the folder is run), or a GGUF file, which is dequantized. Of several PATHs the
     CETT value is searched together: the paper's stabilizing strategy. On a CPU all is computed in
     float32, whatever the weights are stored in.
 
@@ -132,6 +138,7 @@ def measure(
         sequence_tokens=sequence_tokens,
         field=field,
         bos=not no_bos,
+        allow_bin=allow_bin,
     )
     progress = Progress()
     if as_pareto:

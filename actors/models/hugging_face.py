@@ -31,6 +31,7 @@ from sparsing.actors.models.hugging_face_ffns import (
 from sparsing.actors.models.hugging_face_files import (
     CONFIG,
     TOKENIZER,
+    gguf_of,
     read_folder,
     tokenizer_says,
     weight_files,
@@ -73,13 +74,13 @@ class ForeignTokenizer:
     """A tokenizer.json, by the `tokenizers` library."""
 
     def __init__(
-        self, path: Path, end_of_document: int | None, bos: tuple[int, ...] | None = None
+        self,
+        source: Path | tokenizers.Tokenizer,
+        end_of_document: int | None,
+        bos: tuple[int, ...] | None = None,
     ) -> None:
-        """`bos`: what to put before a text; None: what the file itself says."""
-        try:
-            self._inner = tokenizers.Tokenizer.from_file(str(path))
-        except Exception as error:  # the library raises plain Exception for a broken file
-            raise SparsingError(f"{path} is no tokenizer ({error}); save it again") from error
+        """`bos`: what to put before a text; None: what the tokenizer itself says."""
+        self._inner = _read_tokenizer(source) if isinstance(source, Path) else source
         # Truncation or padding that was saved with it is for training, not for measuring.
         self._inner.no_truncation()
         self._inner.no_padding()
@@ -123,16 +124,26 @@ class ForeignTokenizer:
         return self._inner.to_str() + str((self._end, self.prefix))
 
 
-def is_foreign(folder: Path) -> bool:
-    """Whether a folder holds a Hugging Face model."""
-    return (folder / CONFIG).is_file()
+def _read_tokenizer(path: Path) -> tokenizers.Tokenizer:
+    try:
+        return tokenizers.Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises plain Exception for a broken file
+        raise SparsingError(f"{path} is no tokenizer ({error}); save it again") from error
 
 
-def load_foreign(folder: Path, device: torch.device) -> Foreign:
-    """The model in a folder, its FFNs replaced, to be measured on a device.
+def is_foreign(path: Path) -> bool:
+    """Whether a folder holds a Hugging Face model, or there is a GGUF file."""
+    return (path / CONFIG).is_file() or gguf_of(path) is not None
+
+
+def load_foreign(folder: Path, device: torch.device, allow_bin: bool = False) -> Foreign:
+    """The model in a folder or GGUF file, its FFNs replaced, to be measured on a device.
 
     On the CPU it is computed in float32 whatever its weights are stored in, on a GPU in the
-    precision of its weights.
+    precision of its weights; those of a GGUF file are dequantized.
+
+    Args:
+        allow_bin: read tensors from PyTorch's pickles where there are no safetensors.
 
     Raises:
         NotFoundError: there is no such folder, or no model, tokenizer or weights in it.
@@ -140,16 +151,20 @@ def load_foreign(folder: Path, device: torch.device) -> Foreign:
             read safely.
         SparsingError: a file is damaged, or weights are missing.
     """
-    about = read_folder(folder)
-    stored = _stored_precision(folder)
-    model = _load_model(folder, about, torch.float32 if device.type == "cpu" else "auto")
+    if (gguf := gguf_of(folder)) is not None:
+        model, about, inner, stored = _load_gguf(gguf, device)
+        adds = None
+    else:
+        about = read_folder(folder, allow_bin)
+        stored = _stored_precision(folder, about)
+        model = _load_model(folder, about, torch.float32 if device.type == "cpu" else "auto")
+        inner, adds = folder / TOKENIZER, tokenizer_says(folder).get("add_bos_token")
     ffns = find_ffns(model.to(device).eval(), folder)
     config = model.config.get_text_config()
     bos = _first(_said(about, "bos_token_id"))
     named = () if bos is None else (bos,)
-    adds = tokenizer_says(folder).get("add_bos_token")
     tokenizer = ForeignTokenizer(
-        folder / TOKENIZER,
+        inner,
         _first(_said(about, "eos_token_id")),
         # What the tokenizer's own settings say stands over its file, as in `transformers`.
         None if adds is None or (adds and not named) else named if adds else (),
@@ -190,7 +205,8 @@ def _load_model(folder: Path, about: dict[str, Any], dtype: torch.dtype | str) -
             dtype=dtype,
             local_files_only=True,
             trust_remote_code=False,
-            use_safetensors=True,
+            # Of pickles, which were asked for, torch reads tensors only (`weights_only`).
+            use_safetensors=bool(weight_files(folder)),
             # Not to take them: so that they are listed, and refused below.
             ignore_mismatched_sizes=True,
             output_loading_info=True,
@@ -201,8 +217,41 @@ def _load_model(folder: Path, about: dict[str, Any], dtype: torch.dtype | str) -
         first_line = (str(error).splitlines() or [type(error).__name__])[0]
         raise DefinitionError(
             f"{folder}: transformers {transformers.__version__} cannot load it without running "
-            f"code of its own ({first_line})"
+            f"code of its own ({first_line}); convert it to a family that transformers has, and "
+            "save_pretrained it",
+            code="needs_own_code",
         ) from error
+    _check_loaded(folder, info)
+    return model
+
+
+def _load_gguf(file: Path, device: torch.device) -> tuple[Any, dict[str, Any], Any, str]:
+    """Model, configuration, tokenizer and stored precision of a GGUF file."""
+    transformers = _transformers()
+    try:
+        from gguf import GGUFReader
+    except ImportError as error:
+        raise DefinitionError(
+            f"{file}: GGUF needs the package 'gguf'; pip install gguf", code="package_missing"
+        ) from error
+    given = {"gguf_file": file.name, "local_files_only": True, "trust_remote_code": False}
+    dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
+    try:
+        kinds = Counter(tensor.tensor_type.name for tensor in GGUFReader(file).tensors)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(file.parent, **given)
+        model, info = transformers.AutoModelForCausalLM.from_pretrained(
+            file.parent, dtype=dtype, output_loading_info=True, **given
+        )
+    except Exception as error:  # the libraries' errors have no common root
+        first_line = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DefinitionError(f"{file}: transformers cannot read it ({first_line})") from error
+    _check_loaded(file, info)
+    stored = f"{kinds.most_common(1)[0][0]} of GGUF, dequantized"
+    return model, model.config.to_dict(), tokenizer.backend_tokenizer, stored
+
+
+def _check_loaded(folder: Path, info: dict[str, Any]) -> None:
+    """Raise where weights are missing, or would be left out."""
     lacking = sorted([*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])])
     if lacking:
         more = f" and {len(lacking) - 3} more" if len(lacking) > 3 else ""
@@ -216,7 +265,6 @@ def _load_model(folder: Path, about: dict[str, Any], dtype: torch.dtype | str) -
             f"{folder}: {CONFIG} describes a model without {', '.join(extra[:3])}{more}, which are "
             "among its weights; put the weights' own configuration there"
         )
-    return model
 
 
 def _transformers() -> Any:
@@ -260,7 +308,7 @@ def _logits_of(model: Any) -> Callable[[Tensor], Tensor]:
     return lambda tokens: model(input_ids=tokens, use_cache=False).logits
 
 
-def _stored_precision(folder: Path) -> str:
+def _stored_precision(folder: Path, about: dict[str, Any]) -> str:
     """Precision that most of the stored weights have, as torch calls it."""
     elements: Counter[str] = Counter()
     for path in weight_files(folder):
@@ -271,7 +319,9 @@ def _stored_precision(folder: Path) -> str:
                     elements[part.get_dtype()] += math.prod(part.get_shape())
         except Exception as error:  # SafetensorError, and OSError of all kinds
             raise SparsingError(f"{path} is damaged ({error})") from error
-    [(said, _)] = elements.most_common(1) or [("nothing", 0)]
+    if not elements:  # pickles, which are not read twice: what the configuration says
+        return str(about.get("dtype") or about.get("torch_dtype") or "unknown")
+    [(said, _)] = elements.most_common(1)
     return DTYPES.get(said, said)
 
 

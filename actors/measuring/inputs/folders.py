@@ -62,8 +62,11 @@ class Model:
     """`in_layer` and `per_token`, where its FFNs are mixtures of experts."""
 
 
-def load(folder: Path, device: torch.device) -> Model:
-    """The model in a folder: a checkpoint of ours, or a Hugging Face model.
+def load(folder: Path, device: torch.device, allow_bin: bool = False) -> Model:
+    """The model in a folder: a checkpoint of ours, or a Hugging Face model (or GGUF file).
+
+    Args:
+        allow_bin: read tensors from PyTorch's pickles where there are no safetensors.
 
     Raises:
         NotFoundError: there is neither.
@@ -72,7 +75,7 @@ def load(folder: Path, device: torch.device) -> Model:
     if (folder / MARKER).is_file():
         return _own(folder, device)
     if is_foreign(folder):
-        return _foreign(folder, device)
+        return _foreign(folder, device, allow_bin)
     if not folder.is_dir():
         raise NotFoundError(f"{folder}: no such folder")
     steps = sorted(path.parent.name for path in folder.glob(f"*/{MARKER}"))
@@ -83,8 +86,8 @@ def load(folder: Path, device: torch.device) -> Model:
     )
 
 
-def _foreign(folder: Path, device: torch.device) -> Model:
-    found = load_foreign(folder, device)
+def _foreign(folder: Path, device: torch.device, allow_bin: bool) -> Model:
+    found = load_foreign(folder, device, allow_bin)
     return Model(
         path=folder,
         subject=found.subject,

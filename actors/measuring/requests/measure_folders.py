@@ -67,6 +67,8 @@ class Asked:
     """Key or column of the text in the files."""
     bos: bool = True
     """Put BOS before each sequence, where the models' tokenizer puts one before a text."""
+    allow_bin: bool = False
+    """Read models' tensors from PyTorch's pickles where there are no safetensors."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +122,7 @@ def measure_folders(
         SparsingError: a model's loss is no number.
     """
     listener = listener or Silent()
-    models = _load(paths, listener)
+    models = _load(paths, asked.allow_bin, listener)
     for model in models:
         metric.check(model.subject, str(model.path))
     whole, halves = _halves(models, asked, precision, listener.say)
@@ -149,7 +151,7 @@ def pareto_of_folders(
         NotFoundError, DefinitionError, SparsingError: as `measure_folders`.
     """
     listener = listener or Silent()
-    models = _load(paths, listener)
+    models = _load(paths, asked.allow_bin, listener)
     _, halves = _halves(models, asked, None, listener.say)
     curves: list[list[ParetoPoint]] = []
     for model in models:
@@ -169,12 +171,12 @@ def write_thresholds(file: Path, model: Model, measured: Measurement) -> None:
     save_thresholds(file, layers, measured.metric, measured.cett)
 
 
-def _load(paths: Sequence[Path], listener: Listener) -> list[Model]:
+def _load(paths: Sequence[Path], allow_bin: bool, listener: Listener) -> list[Model]:
     device = pick_device()
     models: list[Model] = []
     for path in paths:
         listener.say(f"loading {path}")
-        models.append(load(path, device))
+        models.append(load(path, device, allow_bin))
         models[-1].subject.progress = listener.forwarded
         if models[-1].tokenizer != models[0].tokenizer:
             raise DefinitionError(

@@ -191,6 +191,38 @@ def test_huge_json_is_not_read(broken: Path) -> None:
         load_foreign(broken, CPU)
 
 
+def test_tensors_of_a_pickle_are_read_where_that_is_asked_for(broken: Path) -> None:
+    expected = load_foreign(broken, CPU).subject.ffns[0].w_in.weight.detach().clone()
+    torch.save(load_file(broken / "model.safetensors"), broken / "pytorch_model.bin")
+    (broken / "model.safetensors").unlink()
+    with pytest.raises(DefinitionError) as refused:
+        load_foreign(broken, CPU)
+    assert refused.value.code == "pickled_weights"
+    found = load_foreign(broken, CPU, allow_bin=True)
+    assert torch.equal(found.subject.ffns[0].w_in.weight, expected)
+
+
+def test_code_in_an_allowed_pickle_is_not_run(broken: Path) -> None:
+    class Trap:
+        def __reduce__(self) -> tuple:
+            return Path.touch, (broken / "sprung",)
+
+    torch.save({"weight": Trap()}, broken / "pytorch_model.bin")
+    (broken / "model.safetensors").unlink()
+    with pytest.raises(SparsingError):
+        load_foreign(broken, CPU, allow_bin=True)
+    assert not (broken / "sprung").exists()
+
+
+def test_one_of_several_gguf_files_has_to_be_said(tmp_path: Path) -> None:
+    for name in ("a.gguf", "b.gguf"):
+        (tmp_path / name).write_bytes(b"GGUF")
+    with pytest.raises(DefinitionError, match=r"a\.gguf, b\.gguf"):
+        load_foreign(tmp_path, CPU)
+    with pytest.raises(DefinitionError, match="cannot read it"):
+        load_foreign(tmp_path / "a.gguf", CPU)
+
+
 def test_code_of_the_folder_is_not_run(broken: Path) -> None:
     (broken / "modeling_own.py").write_text(f"open({str(broken / 'sprung')!r}, 'w')")
     change(
