@@ -1,4 +1,4 @@
-"""The activation functions of a gate, by name."""
+"""The activation functions of a gate, by name: those of `sparsing.registry`, as torch functions."""
 
 from __future__ import annotations
 
@@ -8,12 +8,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "relu": functional.relu,
-    "silu": functional.silu,
-    "relu2": lambda x: functional.relu(x).square(),
-    "gelu": functional.gelu,
-}
+from sparsing import registry
+
+
+def _function(formula: str) -> Callable[[Tensor], Tensor]:
+    """The function of an entry's formula, which is source of ours."""
+    made: Callable[[Tensor], Tensor] = eval(f"lambda x: {formula}", {"functional": functional})
+    return made
+
+
+ACTIVATIONS = {name: _function(entry.formula) for name, entry in registry.ACTIVATIONS.items()}
 
 
 def name_of(sigma: Callable[[Tensor], Tensor]) -> str | None:

@@ -65,7 +65,7 @@ class TopK:
 
     def active(self, gate: Tensor, intermediate: Tensor, norms: Tensor) -> Tensor:
         """As in `Rule`."""
-        strongest = gate.float().abs().topk(self.k, dim=-1).indices
+        strongest = gate.float().abs().topk(int(self.k), dim=-1).indices
         return torch.zeros_like(gate, dtype=torch.bool).scatter_(-1, strongest, True)
 
 

@@ -35,6 +35,7 @@ from sparsing.kernels.ops import (
 )
 from sparsing.kernels.thresholds import NeuronThresholds, neuron_thresholds
 from sparsing.kernels.tiled import gate_products, tiled_output
+from sparsing.registry import ACTIVATIONS as ENTRIES
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +113,8 @@ class GatedFFN(nn.Module):
         self.thresholds = None
         if isinstance(rule, NeuronThresholds):
             self.thresholds = rule.thresholds.to(self.w_out.weight.device)
-        self.activation = name_of(self.sigma)
+        name = name_of(self.sigma)
+        self.activation = name if name is not None and ENTRIES[name].in_triton else None
         self.exact = True
         if not measured(self.w_out.weight.device):
             _say_dense(self.w_out.weight.device)

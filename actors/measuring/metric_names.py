@@ -5,7 +5,9 @@ Apart from what computes them, so that the command line can list them without to
 
 from __future__ import annotations
 
-PARAMETERS = {"relu": None, "topk": "k", "fat": "eps", "cett": "cett", "cett_ppl": "p"}
+from sparsing import registry
+
+PARAMETERS = {name: entry.parameter for name, entry in registry.METRICS.items()}
 """Each metric's parameter."""
 METRICS = tuple(PARAMETERS)
 DEFAULT_P_PERCENT = 1.0

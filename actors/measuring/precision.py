@@ -11,7 +11,9 @@ from sparsing.actors.measuring.measure import Measurement, measure_at, measure_r
 from sparsing.actors.measuring.model import Subject
 from sparsing.actors.measuring.search import Found, Probe, search_cett
 from sparsing.actors.measuring.tokens import Sequences
-from sparsing.kernels.activity import Fat, Rule, StraightforwardRelu, TopK
+from sparsing.kernels import activity
+from sparsing.kernels.activity import Rule
+from sparsing.registry import METRICS
 from sparsing.study.errors import DefinitionError
 
 FIRST_TOKENS = 16_384
@@ -35,7 +37,7 @@ class Metric:
     @property
     def chooses(self) -> bool:
         """Whether thresholds are chosen, on the choosing half; else it is not used."""
-        return self.name in ("cett", "cett_ppl")
+        return METRICS[self.name].rule is None
 
     def check(self, subject: Subject, label: str) -> None:
         """Raise DefinitionError where the metric says nothing about a model."""
@@ -54,9 +56,9 @@ class Metric:
 
     def rule(self) -> Rule:
         """The rule of a metric that is the same in every layer."""
-        if self.name == "topk":
-            return TopK(int(self.parameter or 0))
-        return Fat(self.parameter or 0.0) if self.name == "fat" else StraightforwardRelu()
+        kind = getattr(activity, METRICS[self.name].rule or "")
+        made: Rule = kind() if self.parameter is None else kind(self.parameter)
+        return made
 
 
 @dataclass(frozen=True, kw_only=True)

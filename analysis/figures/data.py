@@ -13,12 +13,13 @@ from sparsing.analysis.evidence.evidence import Evidence
 from sparsing.analysis.fitting.fit import Fit
 from sparsing.analysis.refitting.fit_rows import weigh_again
 from sparsing.analysis.refitting.newest import METRIC, Curve, newest_fits, read_curves
+from sparsing.registry import ACTIVATIONS
 from sparsing.study.guarded_json import read_json
 from sparsing.study.plan.runs import Run, plan_runs
 from sparsing.study.status.study_status import RunStatus, StudyStatus
 from sparsing.study.store.study_store import StudyStore
 
-NAMES = {"relu": "ReLU", "silu": "SiLU", "relu2": "ReLU²", "gelu": "GELU"}
+NAMES = {name: entry.title for name, entry in ACTIVATIONS.items()}
 """Activation functions as the literature writes them."""
 NEAR = 1.1
 """Values of an axis that differ by less than this factor count as the same."""

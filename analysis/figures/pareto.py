@@ -19,8 +19,9 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from sparsing.analysis.figures.curves import colours, label
 from sparsing.analysis.figures.data import ReportedRun, StudyData
 from sparsing.analysis.figures.style import CATEGORIES, QUIET, legend_below, percent_axis
+from sparsing.registry import METRICS
 
-WAYS = {"cett": "CETT", "fat": "FAT-ε", "topk": "Top-k", "relu": "straightforward ReLU"}
+WAYS = {name: METRICS[name].title for name in ("cett", "fat", "topk", "relu")}
 """Ways of choosing weak neurons, as the paper calls them."""
 MARKERS = {"cett": "o", "fat": "s", "topk": "^", "relu": "*"}
 LEAST_PERCENT = 0.01

@@ -22,15 +22,11 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
+from sparsing.registry import ACTIVATIONS
 from sparsing.study.units import count_text
 
 INK, QUIET, FAINT, PAPER = "#1c2024", "#5b636b", "#d8dbdf", "#ffffff"
-RAMPS = {
-    "relu": ("#86c5e8", "#0072b2", "#123a75"),
-    "silu": ("#f0b25f", "#d55e00", "#7d2418"),
-    "relu2": ("#7fd0b4", "#009e73", "#0c4f3c"),
-    "gelu": ("#dba4c9", "#a3568b", "#5a2149"),
-}
+RAMPS = {name: entry.colours for name, entry in ACTIVATIONS.items()}
 """Light, plain and deep: Okabe and Ito's hues, which stay apart for colour-blind readers."""
 CATEGORIES = ("#0072b2", "#d55e00", "#009e73", "#a3568b", "#a17a00", "#4b5563")
 DARKEST = 0.09

@@ -17,6 +17,7 @@ from typing import Any
 
 from sparsing.analysis.refitting.fit_rows import Job, fit_rows
 from sparsing.analysis.refitting.newest import Curve, newest_rows, read_curves
+from sparsing.registry import ACTIVATIONS
 from sparsing.study.definition.model import Study
 from sparsing.study.errors import SparsingError
 from sparsing.study.plan.runs import Run, plan_runs
@@ -25,7 +26,7 @@ from sparsing.study.store.io.durable import stream_lock
 from sparsing.study.store.study_store import StudyStore
 from sparsing.study.store.training_data import read_record
 
-LAW_OF_ACTIVATION = {"relu": "relu", "relu2": "relu", "silu": "silu", "gelu": "silu"}
+LAW_OF_ACTIVATION = {name: entry.law for name, entry in ACTIVATIONS.items()}
 """The paper's form for each activation: gates that are exactly zero fall, the others rise."""
 TURN_SECONDS = 0.05
 """How often a refitter asks whether another one has ended its turn."""

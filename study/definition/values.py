@@ -9,11 +9,12 @@ from __future__ import annotations
 import math
 import re
 from decimal import Decimal
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
+from sparsing.registry import ACTIVATIONS
 from sparsing.study.errors import DefinitionError
 
 COUNT_UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
@@ -54,7 +55,10 @@ Duration = Annotated[
     Field(gt=0, le=1e9),
 ]
 """Seconds; may be written `30m`."""
-Activation = Literal["relu", "silu", "relu2", "gelu"]
+if TYPE_CHECKING:
+    Activation = str
+else:
+    Activation = Literal[tuple(ACTIVATIONS)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,47}$")]
 ScaleName = Annotated[str, Field(pattern=r"^\d{1,6}(\.\d{1,6})?[KMB]$")]
 Ratio = Annotated[float, Field(gt=0, le=100_000)]
