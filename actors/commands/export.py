@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,7 +72,8 @@ def _export_model(
 ) -> None:
     from sparsing.actors.models.export_run import export_run
 
-    done = export_run(store, run, folder, step)
+    with redirect_stdout(sys.stderr):  # libraries say there what they find
+        done = export_run(store, run, folder, step)
     if as_json:
         document = {"study": store.study_id, "to": "hf", "run": run, "step": done.step}
         document |= {"folder": str(folder), "thresholds": done.thresholds}
