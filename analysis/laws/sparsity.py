@@ -140,10 +140,6 @@ class Law(ABC):
             return float("nan")
         return float(np.exp(brentq(miss, low, high, xtol=1e-12)))
 
-    def natural_scale(self, **parameters: float) -> float:
-        """Billions of tokens that set the law's pace; nan where it has none."""
-        return float("nan")
-
     @property
     def parameter_names(self) -> tuple[str, ...]:
         """Names of the parameters, in the order in which they are printed."""
@@ -228,10 +224,6 @@ class LogspacePowerLaw(Law):
         fall = b - np.log(ratio - limit) if ratio > limit else -1.0
         return float(np.exp(np.log(fall / c) / alpha)) if fall > 0 else float("nan")
 
-    def natural_scale(self, **parameters: float) -> float:
-        """Where c D^alpha = 1."""
-        return float(parameters["c"] ** (-1 / parameters["alpha"]))
-
 
 class PowerLaw(Law):
     """The paper's law for SiLU: rising, with a limit; its coordinate is alpha."""
@@ -287,10 +279,6 @@ class PowerLaw(Law):
         if not ratio < limit:
             return float("nan")
         return float(np.exp(np.log(c / (limit - ratio)) / alpha))
-
-    def natural_scale(self, **parameters: float) -> float:
-        """Where c D^-alpha = 1."""
-        return float(parameters["c"] ** (1 / parameters["alpha"]))
 
 
 PAPER_LAWS: dict[str, Law] = {law.name: law for law in (LogspacePowerLaw(), PowerLaw())}

@@ -66,15 +66,6 @@ def test_a_ratio_at_or_beyond_the_limit_is_never_reached() -> None:
     assert relu.limit(**falling) == falling["A0"]
 
 
-def test_natural_scale_is_where_the_pace_is_one() -> None:
-    parameters = TABLE_2["0.8b_relu"][1]
-    scale = PAPER_LAWS["relu"].natural_scale(**parameters)
-    assert parameters["c"] * scale ** parameters["alpha"] == pytest.approx(1)
-    parameters = TABLE_2["0.2b_silu"][1]
-    scale = PAPER_LAWS["silu"].natural_scale(**parameters)
-    assert parameters["c"] * scale ** -parameters["alpha"] == pytest.approx(1)
-
-
 @every_law
 def test_generic_derivative_and_inverse_agree_with_the_value(law) -> None:
     theta, start = some_theta(law, 0.5), np.array(0.4)
