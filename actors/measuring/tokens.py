@@ -125,7 +125,8 @@ def _with_prefix(
     ids: np.ndarray, positions: int, domain: str, prefix: tuple[int, ...]
 ) -> Sequences:
     """As `of_stream`; where a document begins with a sequence, its prefix is not there twice."""
-    rows, start, head = [], 0, np.array(prefix)
+    rows: list[np.ndarray] = []
+    start, head = 0, np.array(prefix)
     while not rows or start < len(ids) - 1:
         if np.array_equal(ids[start : start + len(head)], head):
             start += len(head)

@@ -106,8 +106,8 @@ class ExpertFFN(ForeignFFN):
     neuron adds to the layer's output; the neurons of expert e are e d_f up to (e + 1) d_f.
     """
 
-    def __init__(self, module: nn.Module, transposed: bool, in_turn: bool) -> None:
-        sigma = None if hasattr(module, "_apply_gate") else module.act_fn
+    def __init__(self, module: Any, transposed: bool, in_turn: bool) -> None:
+        sigma: Sigma | None = None if hasattr(module, "_apply_gate") else module.act_fn
         super().__init__(Output(self._all_outputs), sigma, "experts")
         self.module, self._transposed, self._in_turn = module, transposed, in_turn
         down: Tensor = module.down_proj
@@ -156,7 +156,7 @@ class ExpertFFN(ForeignFFN):
         if (bias := getattr(self.module, "gate_up_proj_bias", None)) is not None:
             both = both + bias[expert]
         if self.sigma is None:
-            made: Tensor = self.module._apply_gate(both)  # type: ignore[operator]
+            made: Tensor = self.module._apply_gate(both)
             return made, made
         gate, up = (both[..., ::2], both[..., 1::2]) if self._in_turn else both.chunk(2, -1)
         s = self.sigma(gate)

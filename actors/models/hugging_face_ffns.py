@@ -114,7 +114,7 @@ def _replaceable(model: Any, form: Form, seen: list[Seen]) -> tuple[str, GatedFF
     for each in seen:
         children = list(each.module.children())
         if all(any(one is child for child in children) for one in three):
-            ffn = GatedFFN.of(*three, form.sigma)  # type: ignore[arg-type]
+            ffn = GatedFFN.of(*three, form.sigma)
             largest = float(each.given.abs().max())
             if torch.allclose(ffn(each.taken), each.given, rtol=1e-4, atol=1e-5 * largest):
                 [name] = [n for n, m in model.named_modules() if m is each.module]
@@ -130,7 +130,7 @@ def _is_experts(seen: Seen) -> bool:
 
 def _experts(seen: Seen, where: str) -> ExpertFFN:
     """The experts as one FFN, once they were seen to compute the same as the module itself."""
-    module = seen.module
+    module: Any = seen.module
     own = module.forward
     generator = torch.Generator().manual_seed(0)
     tokens, count = len(seen.taken), module.down_proj.shape[0]
@@ -147,7 +147,7 @@ def _experts(seen: Seen, where: str) -> ExpertFFN:
                 continue
             largest = float(expected.abs().max())
             if torch.allclose(made, expected, rtol=1e-4, atol=1e-5 * largest):
-                module.forward = ffn.forward  # type: ignore[method-assign]
+                module.forward = ffn.forward
                 return ffn
     raise DefinitionError(f"{where}: its experts compute something that is not understood")
 
