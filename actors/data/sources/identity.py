@@ -79,10 +79,12 @@ def digest_of(found: list[Identity]) -> str:
 
 def _digest(files: Files, file: SourceFile) -> str:
     result = hashlib.blake2b(digest_size=DIGEST_BYTES)
-    with files.open(file) as opened:
+    with files.open_unbuffered(file) as opened:
         for start, length in _blocks(file.size):
             opened.seek(start)
-            result.update(opened.read(length))
+            while length and (data := opened.read(length)):
+                result.update(data)
+                length -= len(data)
     return result.hexdigest()
 
 
