@@ -12,7 +12,7 @@ from sparsing.actors.data.study_data import prepared_of
 from sparsing.actors.models.checkpoint_read import load_model
 from sparsing.actors.models.to_hugging_face import save_for_transformers
 from sparsing.actors.models.transformer import Transformer
-from sparsing.kernels.ffn import out_norms
+from sparsing.kernels.ffn import GatedFFN, out_norms
 from sparsing.kernels.thresholds import save_thresholds
 from sparsing.study.errors import NotFoundError, SparsingError
 from sparsing.study.plan.runs import Run, find_run, plan_runs
@@ -74,8 +74,9 @@ def _measurement(store: StudyStore, run: Run, step: int) -> pl.DataFrame | None:
 
 def _write_thresholds(model: Transformer, measured: pl.DataFrame, path: Path) -> None:
     layers = measured.filter(pl.col("layer").is_not_null())
-    pairs = zip(layers["threshold"].to_list(), model.layers, strict=True)
-    found = [(eps, out_norms(layer.ffn.w_out.weight)) for eps, layer in pairs]
+    ffns = [module for module in model.modules() if isinstance(module, GatedFFN)]
+    pairs = zip(layers["threshold"].to_list(), ffns, strict=True)
+    found = [(eps, out_norms(ffn.w_out.weight)) for eps, ffn in pairs]
     save_thresholds(path, found, "cett_ppl", measured["cett"][0])
 
 

@@ -17,7 +17,7 @@ from tokenizers import decoders, pre_tokenizers
 from tokenizers import models as token_models
 from torch import Tensor
 
-from sparsing.actors.data.tokenizers import END_OF_DOCUMENT, ByteTokenizer, Encoder
+from sparsing.actors.data.tokenizers import END_OF_DOCUMENT, ByteTokenizer, Tokenizer
 from sparsing.actors.models.transformer import ModelConfig, Transformer
 
 LAYER_NAMES = {
@@ -82,7 +82,7 @@ def granite_weights(model: Transformer) -> dict[str, Tensor]:
 
 
 def save_for_transformers(
-    model: Transformer, tokenizer: Encoder, folder: Path, *, positions: int
+    model: Transformer, tokenizer: Tokenizer, folder: Path, *, positions: int
 ) -> None:
     """Write config.json, model.safetensors and the tokenizer; `transformers` loads the folder."""
     import torch
@@ -97,7 +97,7 @@ def save_for_transformers(
     save_tokenizer(tokenizer, folder, positions)
 
 
-def save_tokenizer(tokenizer: Encoder, folder: Path, positions: int) -> None:
+def save_tokenizer(tokenizer: Tokenizer, folder: Path, positions: int) -> None:
     """Write a tokenizer as `transformers` reads it: equal texts, equal ids."""
     from transformers import PreTrainedTokenizerFast
 
@@ -135,7 +135,7 @@ def _letters_of_bytes() -> list[str]:
     return [letters[byte] for byte in range(256)]
 
 
-def _inner_of(tokenizer: Encoder) -> tuple[tokenizers.Tokenizer, str]:
+def _inner_of(tokenizer: Tokenizer) -> tuple[tokenizers.Tokenizer, str]:
     about = json.loads(tokenizer.json)
     if about.get("kind") == "file":
         return tokenizers.Tokenizer.from_str(about["tokenizer"]), about["end_of_document"]

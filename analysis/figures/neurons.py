@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -112,7 +113,7 @@ def _draw_histograms(axes: Axes, rows: pl.DataFrame, run: ReportedRun, layer: in
     for number, domain in enumerate(sorted(set(rows["domain"]))):
         mine = rows.filter(domain=domain)
         centres = (mine["frequency_from"] * mine["frequency_to"]).sqrt()
-        style = {"color": CATEGORIES[number % len(CATEGORIES)], "lw": 1.6}
+        style: dict[str, Any] = {"color": CATEGORIES[number % len(CATEGORIES)], "lw": 1.6}
         dashes = DASHES[number % len(DASHES)]
         axes.plot(centres, mine["share_of_neurons"], label=domain, ls=dashes, **style)
     axes.set_xscale("log")

@@ -94,8 +94,9 @@ def _draw_activation(
         if run.curve is None or None in run.curve.half_width:
             continue
         style: dict[str, Any] = {"fmt": "none", "elinewidth": 0.8, "alpha": 0.6}
-        columns = run.curve.tokens, run.curve.activation_ratio, run.curve.half_width
-        axes.errorbar(*columns, ecolor=chosen[run.run.id], **style)
+        half_width = np.array(run.curve.half_width, dtype=float)
+        points = run.curve.tokens, run.curve.activation_ratio
+        axes.errorbar(*points, yerr=half_width, ecolor=chosen[run.run.id], **style)
 
 
 def coefficients(data: StudyData) -> Made:
