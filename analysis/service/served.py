@@ -18,6 +18,7 @@ from sparsing.study.definition.values import token_count
 from sparsing.study.plan.runs import Run, find_run, plan_runs
 from sparsing.study.status.study_status import StudyStatus
 from sparsing.study.store.tables import TABLES
+from sparsing.study.store.training_data import data_document
 
 if TYPE_CHECKING:
     from sparsing.analysis.service.live import LiveStudy
@@ -54,9 +55,7 @@ class ServedStudy:
         self.followed, self.store = followed, followed.store
         self._runs = plan_runs(self.store.study)
         self._status = TimedCache(followed.status.read, STATUS_SECONDS)
-        self._status_text = TimedCache(
-            lambda: Document.json(self.status().as_json()), STATUS_SECONDS
-        )
+        self._status_text = TimedCache(self._status_document, STATUS_SECONDS)
         self._laws = self._cached(lambda: Document.json(laws_document(self.store)), LAWS_SECONDS)
         self._report = self._cached(self._draw, REPORT_SECONDS)
         self._glance = TimedCache(lambda: self._live.glance(self.status()), LIVE_SECONDS)
@@ -83,6 +82,10 @@ class ServedStudy:
     def status_document(self) -> Document:
         """The document of `sparsing status --json`."""
         return self._status_text.get()
+
+    def _status_document(self) -> Document:
+        data = data_document(self.store.place, self._runs)
+        return Document.json(self.status().as_json() | {"data": data})
 
     def laws(self) -> Document:
         """The document of `sparsing laws --json`."""
