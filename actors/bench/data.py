@@ -31,7 +31,7 @@ from sparsing.actors.data.pipeline.executors import RayTasks
 from sparsing.actors.data.pipeline.work import PartInput, PartJob, work_on_part
 from sparsing.actors.data.prepare import prepare
 from sparsing.actors.data.sources.files import files_of
-from sparsing.actors.data.sources.pieces import Piece
+from sparsing.actors.data.sources.piece import Piece
 from sparsing.actors.data.sources.reading import documents
 from sparsing.actors.data.tokenizers import BpeTokenizer, save, train_bpe
 from sparsing.actors.data.validating.duplicates import DuplicateSearch

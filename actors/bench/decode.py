@@ -26,7 +26,6 @@ from torch.nn import functional
 
 from sparsing.actors.bench import llama_cpp as bench_llama_cpp
 from sparsing.actors.bench.models import llama_weights, make_llama
-from sparsing.actors.measuring.model import Subject
 from sparsing.actors.models.generate import (
     Decoder,
     HuggingFaceDecoder,
@@ -35,6 +34,7 @@ from sparsing.actors.models.generate import (
     greedy,
     use_sparse,
 )
+from sparsing.actors.models.subject import Subject
 from sparsing.actors.models.transformer import ModelConfig, Transformer
 from sparsing.kernels.activity import StraightforwardRelu
 from sparsing.study.bench.bench import Case, compare

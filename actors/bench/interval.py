@@ -21,9 +21,9 @@ from sparsing.actors.data.order import TrainingOrder
 from sparsing.actors.data.prepare import prepare
 from sparsing.actors.data.prepared import PreparedData
 from sparsing.actors.measuring.measure import Interval, measure_at, measure_rules
-from sparsing.actors.measuring.model import Subject
 from sparsing.actors.measuring.search import Probe, search_cett
-from sparsing.actors.measuring.tokens import Sequences
+from sparsing.actors.models.sequences import Sequences
+from sparsing.actors.models.subject import Subject
 from sparsing.actors.models.transformer import ModelConfig
 from sparsing.study.bench.bench import Case, measured_once
 from sparsing.study.definition.load import load_study

@@ -35,9 +35,9 @@ from sparsing.actors.bench.models import trained
 from sparsing.actors.data.prepare import prepare
 from sparsing.actors.data.prepared import PreparedData
 from sparsing.actors.measuring.measure import Activity
-from sparsing.actors.measuring.model import Subject
 from sparsing.actors.measuring.search import Probe, search_cett
-from sparsing.actors.measuring.tokens import Sequences, of_half
+from sparsing.actors.models.sequences import Sequences, of_half
+from sparsing.actors.models.subject import Subject
 from sparsing.actors.models.transformer import ModelConfig
 from sparsing.kernels import crossing
 from sparsing.kernels.activity import Cett, at_least, contributions, out_norms

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from sparsing.actors.data.order import TrainingOrder
 from sparsing.actors.data.prepared import PreparedData
-from sparsing.actors.measuring.model import Subject
 from sparsing.actors.models.device import pick_device
+from sparsing.actors.models.subject import Subject
 from sparsing.actors.models.transformer import ModelConfig, Transformer, parameter_groups
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from sparsing.actors.measuring.requests.tables import (
     tokens_line,
     zero_note,
 )
-from sparsing.actors.measuring.tokens import Sequences
+from sparsing.actors.models.sequences import Sequences
 from sparsing.study.display.table import show
 
 PROGRESS_SECONDS = 10.0

@@ -17,7 +17,7 @@ from sparsing.actors.data.prepare import source_problem
 from sparsing.actors.data.sources.columns import dataset, open_parquet
 from sparsing.actors.data.sources.files import Files, SourceFile, files_of
 from sparsing.actors.data.sources.lines import COMPRESSED, decompressed
-from sparsing.actors.data.sources.pieces import Piece
+from sparsing.actors.data.sources.piece import Piece
 from sparsing.actors.data.sources.reading import Tally, piece_documents
 from sparsing.actors.data.sources.token_files import TokenIds, token_documents
 from sparsing.actors.data.tokenizers import Tokenizer, dtype_of

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
-from sparsing.actors.measuring.model import Subject
 from sparsing.actors.models.checkpoint_read import load_model
+from sparsing.actors.models.subject import Subject
 
 
 def subject_of(folder: Path, device: torch.device) -> Subject:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sparsing.actors.measuring.tokens import Sequences
+from sparsing.actors.models.sequences import Sequences
 
 DRAWS = 400
 """Bootstrap draws."""

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from sparsing.actors.measuring.interval import ThresholdDraws, ratio_intervals
-from sparsing.actors.measuring.model import Subject
 from sparsing.actors.measuring.search import Found, Probe
-from sparsing.actors.measuring.tokens import Sequences
+from sparsing.actors.models.sequences import Sequences
+from sparsing.actors.models.subject import Subject
 from sparsing.kernels.activity import Cett, Rule, contributing, out_norms
 
 DEAD_FREQUENCY = 1e-3

@@ -18,12 +18,12 @@ import torch
 from sparsing.actors.data.prepare import open_prepared
 from sparsing.actors.measuring.checkpoint_subject import subject_of
 from sparsing.actors.measuring.measure import Measurement, measure_at
-from sparsing.actors.measuring.model import Subject
 from sparsing.actors.measuring.pareto import pareto, pareto_rows
 from sparsing.actors.measuring.rows import neuron_rows, sparsity_rows, vocabulary_rows
 from sparsing.actors.measuring.search import Probe, Profile, search_cett
-from sparsing.actors.measuring.tokens import of_half
 from sparsing.actors.models.device import pick_device
+from sparsing.actors.models.sequences import of_half
+from sparsing.actors.models.subject import Subject
 from sparsing.study.plan.runs import Run
 from sparsing.study.store.checkpoint_folders import (
     checkpoint_folder,

@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparsing.actors.measuring.model import Subject
 from sparsing.actors.measuring.rows import COUNTED_IN
 from sparsing.actors.measuring.search import Probe, interpolate
-from sparsing.actors.measuring.tokens import Sequences
+from sparsing.actors.models.sequences import Sequences
+from sparsing.actors.models.subject import Subject
 from sparsing.kernels.activity import (
     Cett,
     Fat,

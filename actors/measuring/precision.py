@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from sparsing.actors.measuring.inputs.text import SMALLEST_SEQUENCES, Halves
 from sparsing.actors.measuring.measure import Measurement, measure_at, measure_rules
-from sparsing.actors.measuring.model import Subject
 from sparsing.actors.measuring.search import Found, Probe, search_cett
-from sparsing.actors.measuring.tokens import Sequences
+from sparsing.actors.models.sequences import Sequences
+from sparsing.actors.models.subject import Subject
 from sparsing.kernels import activity
 from sparsing.kernels.activity import Rule
 from sparsing.registry import METRICS

@@ -28,9 +28,9 @@ from sparsing.actors.measuring.interval import (
     drawn_means,
     draws,
 )
-from sparsing.actors.measuring.model import FORWARD_LOGITS, Subject, Visit
 from sparsing.actors.measuring.secant import excess, roughness, solve
-from sparsing.actors.measuring.tokens import Sequences
+from sparsing.actors.models.sequences import Sequences
+from sparsing.actors.models.subject import FORWARD_LOGITS, Subject, Visit
 from sparsing.kernels.activity import Cett
 from sparsing.kernels.crossing import CettWindow
 

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparsing.actors.measuring.model import Subject
-from sparsing.actors.measuring.tokens import Sequences
+from sparsing.actors.models.sequences import Sequences
+from sparsing.actors.models.subject import Subject
 from sparsing.actors.models.transformer import Transformer
 from sparsing.kernels.activity import Rule, StraightforwardRelu, contributing, out_norms
 from sparsing.kernels.linear import quicken

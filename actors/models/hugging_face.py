@@ -21,7 +21,6 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from sparsing.actors.measuring.model import Subject
 from sparsing.actors.models.hugging_face_ffns import (
     activation_name,
     check_activation,
@@ -36,6 +35,7 @@ from sparsing.actors.models.hugging_face_files import (
     tokenizer_says,
     weight_files,
 )
+from sparsing.actors.models.subject import Subject
 from sparsing.study.errors import DefinitionError, SparsingError
 
 OF_A_LAYER = re.compile(r"\.\d+\..*(proj|fc|mlp|ffn|dense|expert|attn|attention).*weight$")

@@ -18,9 +18,9 @@ from sparsing.analysis.refitting.fit_rows import weigh_again
 from sparsing.analysis.refitting.follow import FollowedStudy
 from sparsing.analysis.refitting.newest import Curve, newest_fits, read_curves
 from sparsing.analysis.report.finding import finding
+from sparsing.analysis.service.assets import assets_version
 from sparsing.analysis.service.health import done_seconds, health
 from sparsing.analysis.service.ttl_cache import TimedCache
-from sparsing.analysis.service.web.assets import assets_version
 from sparsing.study.guarded_json import read_json
 from sparsing.study.plan.runs import Run, plan_runs
 from sparsing.study.status.study_status import RunStatus, StudyStatus

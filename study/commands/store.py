@@ -179,7 +179,7 @@ def prune_checkpoints(study: str, root: str, dry_run: bool, as_json: bool) -> No
       sparsing store prune quickstart --dry-run
       sparsing store prune quickstart
     """
-    from sparsing.study.store.checkpoint_folders import prune
+    from sparsing.study.status.prune import prune
     from sparsing.study.store.study_store import StudyStore
 
     opened = StudyStore.open(root, study)

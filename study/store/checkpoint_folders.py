@@ -14,9 +14,7 @@ from dataclasses import dataclass
 from itertools import count as counted
 from pathlib import Path
 
-from sparsing.study.plan.runs import Run, plan_runs
-from sparsing.study.status.run_state import RunState
-from sparsing.study.status.study_status import newest_states
+from sparsing.study.plan.runs import Run
 from sparsing.study.store.checkpoint_marker import MARKER
 from sparsing.study.store.io.durable import replace, sync_folder
 from sparsing.study.store.study_store import StudyStore
@@ -110,17 +108,6 @@ class Removed:
     """What is freed: 0 of a link."""
     leads_to: str | None = None
     """Of a link: the folder that it leads to, which is left as it is."""
-
-
-def prune(store: StudyStore, *, dry_run: bool = False) -> list[Removed]:
-    """Remove what no measurement needs: of runs that are done, all but `kept_steps`."""
-    states = newest_states(store)
-    done = [r for r in plan_runs(store.study) if _state(states, r) == RunState.DONE]
-    return [gone for run in done for gone in prune_run(store, run, dry_run=dry_run)]
-
-
-def _state(states: dict, run: Run) -> str | None:
-    return states.get(run.id, {}).get("state")
 
 
 def prune_run(store: StudyStore, run: Run, *, dry_run: bool = False) -> list[Removed]:

@@ -24,7 +24,8 @@ from sparsing.actors.data.pipeline.work import (
 )
 from sparsing.actors.data.sources.files import Files, files_of
 from sparsing.actors.data.sources.identity import Identity, digest_of, text_key
-from sparsing.actors.data.sources.pieces import Part, parts_of
+from sparsing.actors.data.sources.piece import Part
+from sparsing.actors.data.sources.pieces import parts_of
 from sparsing.actors.data.sources.reading import Tally, empty
 from sparsing.actors.data.sources.token_files import TokenIds
 from sparsing.actors.data.tokenizer_files import from_file

@@ -20,7 +20,8 @@ import numpy as np
 from sparsing.actors.data import tokenizers
 from sparsing.actors.data.pipeline.parts import PartTokens, PartWriter, committed, put
 from sparsing.actors.data.sources.files import Files
-from sparsing.actors.data.sources.pieces import LARGEST_PART_BYTES, ROWS_OF_BYTES, Part, Piece
+from sparsing.actors.data.sources.piece import Part, Piece
+from sparsing.actors.data.sources.pieces import LARGEST_PART_BYTES, ROWS_OF_BYTES
 from sparsing.actors.data.sources.reading import Tally, piece_documents
 from sparsing.actors.data.sources.token_files import IdsTokenizer, TokenIds, as_ids, as_text
 from sparsing.actors.data.validating.duplicates import DuplicateSearch

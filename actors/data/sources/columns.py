@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sparsing.actors.data.sources.files import Files
-from sparsing.actors.data.sources.pieces import Piece
+from sparsing.actors.data.sources.piece import Piece
 from sparsing.actors.data.sources.wording import describe, no_field
 from sparsing.study.definition.data import Source
 from sparsing.study.errors import DefinitionError

@@ -7,10 +7,10 @@ the same parts.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from sparsing.actors.data.sources.files import Files
 from sparsing.actors.data.sources.lines import COMPRESSED
+from sparsing.actors.data.sources.piece import Part, Piece
 from sparsing.study.definition.data import Source
 
 SMALLEST_PART_BYTES = 4 * 2**20
@@ -25,26 +25,6 @@ WHOLE_TEXT_BYTES = 64 * 2**20
 """A larger text file is cut."""
 ROWS_OF_BYTES = 2_000
 """Bytes of a row of a Hugging Face data set, a guess for where to cut it."""
-
-
-class Piece(NamedTuple):
-    """A file, or a range of it."""
-
-    file: int
-    """Its place among the source's files."""
-    start: int = 0
-    """First byte, row group, record batch or row."""
-    end: int | None = None
-    """The one behind the last; None: up to the end."""
-
-    @property
-    def is_whole(self) -> bool:
-        """Is it the whole file?"""
-        return self.start == 0 and self.end is None
-
-
-Part = tuple[Piece, ...]
-"""What is worked on at once: one piece, or several small files."""
 
 
 def part_bytes(total: int) -> int:

@@ -18,7 +18,8 @@ import pyarrow as pa
 from sparsing.actors.data.sources import columns
 from sparsing.actors.data.sources.files import Files, SourceFile, files_of
 from sparsing.actors.data.sources.lines import LineTooLongError, lines
-from sparsing.actors.data.sources.pieces import TEXT_PIECE_BYTES, Piece, whole_pieces
+from sparsing.actors.data.sources.piece import Piece
+from sparsing.actors.data.sources.pieces import TEXT_PIECE_BYTES, whole_pieces
 from sparsing.actors.data.sources.token_files import TokenIds, as_text, token_documents
 from sparsing.actors.data.sources.wording import describe, no_field, unreadable
 from sparsing.study.definition.data import Source

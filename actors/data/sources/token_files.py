@@ -16,7 +16,7 @@ import numpy as np
 from sparsing.actors.data.sources.columns import batches, open_arrow
 from sparsing.actors.data.sources.files import Files, SourceFile
 from sparsing.actors.data.sources.megatron import read_index
-from sparsing.actors.data.sources.pieces import Piece
+from sparsing.actors.data.sources.piece import Piece
 from sparsing.actors.data.sources.wording import describe, unreadable
 from sparsing.study.definition.data import Source
 from sparsing.study.errors import DamagedError, DefinitionError

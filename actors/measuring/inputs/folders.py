@@ -14,9 +14,9 @@ from sparsing.actors.data import tokenizers
 from sparsing.actors.data.prepared import PreparedData
 from sparsing.actors.data.study_data import prepared_of
 from sparsing.actors.measuring.checkpoint_subject import subject_of
-from sparsing.actors.measuring.model import Subject
 from sparsing.actors.models.hugging_face import is_foreign, load_foreign
 from sparsing.actors.models.hugging_face_files import CONFIG, TOKENIZER
+from sparsing.actors.models.subject import Subject
 from sparsing.study.errors import NotFoundError, SparsingError
 from sparsing.study.store.checkpoint_marker import MARKER, read_checkpoint
 from sparsing.study.store.study_store import DEFINITION, StudyStore

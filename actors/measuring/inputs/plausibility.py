@@ -8,7 +8,7 @@ import numpy as np
 
 from sparsing.actors.measuring.inputs.folders import Model
 from sparsing.actors.measuring.inputs.text import Halves
-from sparsing.actors.measuring.tokens import Sequences
+from sparsing.actors.models.sequences import Sequences
 
 LOOKED_AT = 8
 """Sequences of each domain."""

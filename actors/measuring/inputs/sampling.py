@@ -16,7 +16,8 @@ import numpy as np
 from sparsing.actors.data.sources.columns import open_parquet
 from sparsing.actors.data.sources.files import Files, files_of
 from sparsing.actors.data.sources.lines import COMPRESSED
-from sparsing.actors.data.sources.pieces import Piece, parts_of
+from sparsing.actors.data.sources.piece import Piece
+from sparsing.actors.data.sources.pieces import parts_of
 from sparsing.actors.data.sources.reading import Tally, documents, empty, piece_documents
 from sparsing.study.definition.data import Source
 

@@ -16,7 +16,7 @@ import numpy as np
 from sparsing.actors.data.prepared import HALVES, PreparedData
 from sparsing.actors.data.sources.files import SUFFIXES
 from sparsing.actors.measuring.inputs.sampling import sampled
-from sparsing.actors.measuring.tokens import Sequences, of_half, of_stream
+from sparsing.actors.models.sequences import Sequences, of_half, of_stream
 from sparsing.study.definition.data import Source
 from sparsing.study.errors import DefinitionError
 from sparsing.study.units import bytes_text

@@ -13,7 +13,7 @@ from sparsing.actors.measuring.pareto import ParetoPoint
 from sparsing.actors.measuring.precision import Measured, Metric
 from sparsing.actors.measuring.rows import neuron_rows
 from sparsing.actors.measuring.search import LOWEST_CETT
-from sparsing.actors.measuring.tokens import Sequences
+from sparsing.actors.models.sequences import Sequences
 from sparsing.study.display.table import Table, table
 
 MIXTURE = "all"

@@ -126,7 +126,7 @@ def submit_study(
     words = [
         python,
         "-m",
-        "sparsing.actors.orchestration.cluster.job_entry",
+        "sparsing.actors.orchestration.job_entry",
         study_id,
         "--store",
         root,

@@ -13,8 +13,8 @@ from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, Response
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from sparsing.analysis.service.assets import FOLDER, assets, assets_version
 from sparsing.analysis.service.documents import Document
-from sparsing.analysis.service.web.assets import FOLDER, assets, assets_version
 from sparsing.study.errors import NotFoundError
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ import torch
 from sparsing.actors.bench import interval as bench_interval
 from sparsing.actors.bench import metric as bench_metric
 from sparsing.actors.bench.metric import GridLayer, crossings_by_sorting, ours, reference, written
-from sparsing.actors.measuring.model import Subject
 from sparsing.actors.measuring.search import Probe
-from sparsing.actors.measuring.tokens import Sequences, of_stream
+from sparsing.actors.models.sequences import Sequences, of_stream
+from sparsing.actors.models.subject import Subject
 from sparsing.actors.models.transformer import ModelConfig, Transformer
 from sparsing.kernels.activity import at_least, contributions, out_norms
 

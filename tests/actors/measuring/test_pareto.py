@@ -14,10 +14,10 @@ from polars.testing import assert_frame_equal
 from sparsing.actors.data.prepare import prepare
 from sparsing.actors.measuring.measure import measure_rules
 from sparsing.actors.measuring.measurer import Measurer
-from sparsing.actors.measuring.model import Subject
 from sparsing.actors.measuring.pareto import RATIOS, cett_thresholds, gate_thresholds, pareto
 from sparsing.actors.measuring.search import Probe
-from sparsing.actors.measuring.tokens import PADDING, Sequences
+from sparsing.actors.models.sequences import PADDING, Sequences
+from sparsing.actors.models.subject import Subject
 from sparsing.actors.models.transformer import ModelConfig, Transformer
 from sparsing.kernels.activity import Fat, StraightforwardRelu, TopK, at_least
 from sparsing.study.plan.runs import plan_runs
@@ -156,7 +156,7 @@ def test_cost_is_as_documented() -> None:
 
 def test_order_of_the_grid_and_the_size_of_batches_change_nothing(monkeypatch) -> None:
     subject = subject_of("relu")
-    monkeypatch.setattr("sparsing.actors.measuring.model.FORWARD_TOKENS", 96)
+    monkeypatch.setattr("sparsing.actors.models.subject.FORWARD_TOKENS", 96)
     one = list(pareto(subject, CHOOSE, REPORT, [0.1, 0.02]))
     monkeypatch.undo()
     other = list(pareto(subject, CHOOSE, REPORT, [0.02, 0.1]))

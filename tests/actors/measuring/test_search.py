@@ -11,13 +11,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsing.actors.measuring import model as measure_model
 from sparsing.actors.measuring.interval import DRAWS, cett_shifts, drawn_means, draws
 from sparsing.actors.measuring.measure import Measurement, measure_at, measure_rules
-from sparsing.actors.measuring.model import Subject
 from sparsing.actors.measuring.rows import sparsity_rows
 from sparsing.actors.measuring.search import Found, Probe, search_cett
-from sparsing.actors.measuring.tokens import PADDING, Sequences
+from sparsing.actors.models import subject as measure_model
+from sparsing.actors.models.sequences import PADDING, Sequences
+from sparsing.actors.models.subject import Subject
 from sparsing.actors.models.transformer import ModelConfig, Transformer
 from sparsing.kernels.activity import Cett, Fat, Rule, StraightforwardRelu, TopK
 

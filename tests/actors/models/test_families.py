@@ -21,8 +21,8 @@ from torch.nn import functional
 
 from sparsing.actors.measuring.measure import measure_rules
 from sparsing.actors.measuring.search import Probe
-from sparsing.actors.measuring.tokens import Sequences
 from sparsing.actors.models.hugging_face import load_foreign
+from sparsing.actors.models.sequences import Sequences
 from sparsing.kernels.activity import Cett
 
 DOCS = Path(__file__).parents[3] / "docs" / "models.md"

@@ -14,9 +14,9 @@ from click.testing import CliRunner, Result
 from foreign_models import byte_tokenizer, family, save, sentences, train
 from safetensors.torch import save_file
 
-from sparsing.actors.measuring.model import Subject
 from sparsing.actors.models.generate import active_fraction, decoder_of, greedy, use_sparse
 from sparsing.actors.models.hugging_face import load_foreign
+from sparsing.actors.models.subject import Subject
 from sparsing.actors.models.transformer import ModelConfig, Transformer
 from sparsing.actors.training.checkpoint_write import write_marker
 from sparsing.kernels.activity import Cett, StraightforwardRelu, out_norms

@@ -183,7 +183,7 @@ def test_a_submitted_study_outlives_driver_and_controller(head: RayHead, tmp_pat
     assert refused.stderr.count("\n") == 1
     assert "resources.shards = 8: one run needs 8 CPUs (there are 2)" in refused.stderr
 
-    for driver in head.processes("sparsing.actors.orchestration.cluster.job_entry"):
+    for driver in head.processes("sparsing.actors.orchestration.job_entry"):
         driver.kill()
     for controller in head.processes("ray::StudyActor"):
         controller.kill()

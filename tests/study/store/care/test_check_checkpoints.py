@@ -10,13 +10,13 @@ import pytest
 from stores import tiny_store, write_rows
 
 from sparsing.study.plan.runs import plan_runs
+from sparsing.study.status.prune import prune
 from sparsing.study.store.care.check import check_store
 from sparsing.study.store.care.check_checkpoints import checkpoint_bytes
 from sparsing.study.store.checkpoint_folders import (
     PRUNED,
     checkpoint_folder,
     complete_steps,
-    prune,
     set_aside,
 )
 from sparsing.study.store.checkpoint_marker import MARKER, Checkpoint, file_digest, marker_content

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from sparsing.actors.measuring.model import Subject
-from sparsing.actors.measuring.tokens import PADDING, of_stream
+from sparsing.actors.models.sequences import PADDING, of_stream
+from sparsing.actors.models.subject import Subject
 from sparsing.actors.models.transformer import ModelConfig, Transformer
 
 BOS = 7

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sparsing.actors.measuring.tokens import PADDING, Sequences
+from sparsing.actors.models.sequences import PADDING, Sequences
 from sparsing.kernels.activity import Rule
 from sparsing.kernels.ffn import GatedFFN
 

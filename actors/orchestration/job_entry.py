@@ -1,4 +1,4 @@
-"""What a Ray job of ours runs: `python -m ...cluster.job_entry STUDY --store ROOT`.
+"""What a Ray job of ours runs: `python -m ...job_entry STUDY --store ROOT`.
 
 Starts the study's detached actor and shows in the job's log how it goes on. Ending this process, or
 the job, ends the showing only.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sparsing.analysis.service.documents import Document
 
-FOLDER = Path(__file__).parent / "page"
+FOLDER = Path(__file__).parent / "web/page"
 TYPES = {".js": "text/javascript", ".css": "text/css"}
 
 
