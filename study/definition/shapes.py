@@ -91,7 +91,9 @@ def default_heads(d_h: int) -> int:
     sizes = [d_h // heads for heads in _divisors(d_h) if d_h // heads % 2 == 0]
     if not sizes:
         raise DefinitionError(
-            f"d_h = {d_h} has no even head size, which RoPE needs: give an even d_h"
+            f"d_h = {d_h} has no even head size, which RoPE needs: give an even d_h",
+            code="odd_width",
+            d_h=d_h,
         )
     return d_h // min(sizes, key=lambda size: (_octaves(size, HEAD_SIZE), -size))
 
@@ -120,7 +122,7 @@ def solve_shape(parameters: float, width_depth_ratio: float | None = None) -> Mo
     tolerance = 1 + RATIO_TOLERANCE if width_depth_ratio else DEFAULT_RATIO_TOLERANCE
     candidates = list(_candidates(parameters, asked, tolerance))
     if not candidates:
-        raise DefinitionError(_no_shape(parameters, width_depth_ratio))
+        raise DefinitionError(_no_shape(parameters, width_depth_ratio), code="no_shape")
     return min(candidates, key=lambda shape: _cost(shape, asked))
 
 
@@ -164,7 +166,10 @@ def _explicit_shape(shape: Shape) -> ModelShape:
     if shape.d_h % heads or shape.d_h // heads % 2:
         raise DefinitionError(
             f"heads = {heads} does not divide d_h = {shape.d_h} into heads of even size "
-            f"(RoPE turns pairs): {allowed_heads(shape.d_h)}"
+            f"(RoPE turns pairs): {allowed_heads(shape.d_h)}",
+            code="wrong_heads",
+            d_h=shape.d_h,
+            heads=heads,
         )
     d_f = shape.d_f or default_d_f(shape.d_h)
     return ModelShape(d_h=shape.d_h, layers=shape.layers, d_f=d_f, heads=heads)

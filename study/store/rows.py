@@ -37,7 +37,8 @@ class RowEncoder:
         """
         for row in rows:
             if not self._columns.issuperset(row):
-                raise DefinitionError(self._unknown(next(iter(set(row) - self._columns))))
+                unknown = next(iter(set(row) - self._columns))
+                raise DefinitionError(self._unknown(unknown), code="unknown_column", column=unknown)
         columns = {field.name: self._column(field, rows) for field in self._given}
         for name, value in (self._constant | {"written_at": _now()}).items():
             columns[name] = pa.repeat(value, len(rows))
@@ -54,13 +55,23 @@ class RowEncoder:
         try:
             array = pa.array(values, type=field.type)
         except (pa.ArrowException, TypeError, OverflowError) as error:
-            raise DefinitionError(f"table {self._table.name}: {name}: {error}") from error
+            raise DefinitionError(
+                f"table {self._table.name}: {name}: {error}", code="wrong_value", column=name
+            ) from error
         if array.null_count and name in self._required:
             row = rows[values.index(None)]
-            raise DefinitionError(f"table {self._table.name}: a row lacks {name!r}: {row}")
+            raise DefinitionError(
+                f"table {self._table.name}: a row lacks {name!r}: {row}",
+                code="missing_value",
+                column=name,
+            )
         for value in _integers(field.type, values):
             if not hasattr(value, "__index__"):
-                raise DefinitionError(f"table {self._table.name}: {name} = {value!r}: no integer")
+                raise DefinitionError(
+                    f"table {self._table.name}: {name} = {value!r}: no integer",
+                    code="wrong_value",
+                    column=name,
+                )
         return array
 
     def _unknown(self, name: str) -> str:

@@ -235,7 +235,9 @@ def place_of(root: str | Place) -> Place:
     if scheme not in SCHEMES or not bucket or {".", ".."} & set(parts):
         raise DefinitionError(
             f"the store {root} is neither a folder nor like s3://bucket/prefix "
-            f"(also {', '.join(f'{each}://' for each in SCHEMES[1:])})"
+            f"(also {', '.join(f'{each}://' for each in SCHEMES[1:])})",
+            code="unknown_store_kind",
+            store=str(root),
         )
     return ObjectPath(f"{scheme}://{bucket}", "/".join(parts))
 

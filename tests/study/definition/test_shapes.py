@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from raising import raises
 
 from sparsing.study.definition.model import Shape
 from sparsing.study.definition.shapes import (
@@ -73,10 +74,10 @@ def test_solver_keeps_its_promises_or_says_why_not(parameters, ratio):
         assert 1 / 1.1 <= shape.width_depth_ratio / ratio <= 1.1
 
 
-def test_impossible_ratio_names_possible_ones():
-    with pytest.raises(DefinitionError, match=r"possible ratios near it: .*64"):
+def test_impossible_ratios_are_refused():
+    with raises(DefinitionError, "no_shape"):
         model_shape("47K", 52.0)
-    with pytest.raises(DefinitionError, match="explicit shape"):
+    with raises(DefinitionError, "no_shape"):
         model_shape("0M")
 
 
@@ -89,11 +90,11 @@ def test_default_heads_are_even_and_divide(d_h):
 
 def test_heads_near_64_and_odd_widths():
     assert [default_heads(d_h) for d_h in (32, 64, 128, 768, 34)] == [1, 1, 2, 12, 1]
-    with pytest.raises(DefinitionError, match="even d_h"):
+    with raises(DefinitionError, "odd_width", d_h=33):
         default_heads(33)
-    with pytest.raises(DefinitionError, match="allowed for 32: 1, 2, 4, 8, 16"):
+    with raises(DefinitionError, "wrong_heads", d_h=32, heads=3):
         model_shape(Shape(d_h=32, layers=1, heads=3))
-    with pytest.raises(DefinitionError, match="allowed"):
+    with raises(DefinitionError, "wrong_heads", heads=32):
         model_shape(Shape(d_h=32, layers=1, heads=32))  # heads of size 1
 
 

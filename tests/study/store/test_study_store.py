@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from raising import raises
 from stores import step_row, tiny_store, tiny_study, write_rows
 
 from sparsing.study.errors import DefinitionError, NotFoundError, SparsingError
@@ -44,12 +45,12 @@ def test_resources_are_kept_as_given_last_and_are_no_part_of_the_id(tmp_path):
 
 
 def test_what_is_not_found_lists_what_is_there(tmp_path):
-    with pytest.raises(NotFoundError, match="there is none"):
+    with raises(NotFoundError, "unknown_study", known=[]):
         StudyStore.open(tmp_path / "no-such-store", "tiny")
     store = tiny_store(tmp_path)
-    with pytest.raises(NotFoundError, match=store.study_id):
+    with raises(NotFoundError, "unknown_study", known=[store.study_id]):
         StudyStore.open(tmp_path, "other")
-    with pytest.raises(NotFoundError, match="no study at"):
+    with raises(NotFoundError, "unknown_study", study=str(tmp_path / "other")):
         StudyStore.open(tmp_path, str(tmp_path / "other"))
     with pytest.raises(NotFoundError):
         StudyStore.open(tmp_path, "")
@@ -58,20 +59,20 @@ def test_what_is_not_found_lists_what_is_there(tmp_path):
 def test_a_name_beats_a_prefix_and_several_are_listed(tmp_path):
     one, other = tiny_store(tmp_path), tiny_store(tmp_path, name="tiny2")
     assert StudyStore.open(tmp_path, "tiny").study_id == one.study_id
-    with pytest.raises(DefinitionError, match=f"{one.study_id}.*{other.study_id}"):
+    with raises(DefinitionError, "ambiguous_study", fitting=[one.study_id, other.study_id]):
         StudyStore.open(tmp_path, "ti")
     tiny_store(tmp_path, tokens=2048)
-    with pytest.raises(DefinitionError, match="several"):
+    with raises(DefinitionError, "ambiguous_study", study="tiny"):
         StudyStore.open(tmp_path, "tiny")
 
 
 def test_a_definition_changed_by_hand_is_refused(tmp_path):
     file = tiny_store(tmp_path).path / "study.yaml"
     file.write_text(file.read_text().replace("tokens: 1024", "tokens: 2048"))
-    with pytest.raises(SparsingError, match="changed by hand"):
+    with raises(SparsingError, "changed_definition"):
         StudyStore.open(tmp_path, "tiny")
     file.write_text("name: [")
-    with pytest.raises(SparsingError, match=r"study\.yaml is damaged"):
+    with raises(SparsingError, "damaged_definition"):
         StudyStore.open(tmp_path, "tiny")
 
 
@@ -107,7 +108,7 @@ def test_words_that_would_leave_the_folder_are_refused(tmp_path, word):
 
 def test_a_remote_store_is_refused_with_what_to_give_instead():
     for remote in ("ftp://host/store", "hdfs://host/store"):
-        with pytest.raises(DefinitionError, match="neither a folder nor like s3://bucket/prefix"):
+        with raises(DefinitionError, "unknown_store_kind", store=remote):
             list_studies(remote)
 
 
