@@ -229,10 +229,12 @@ def _load_gguf(file: Path, device: torch.device) -> tuple[Any, dict[str, Any], A
     """Model, configuration, tokenizer and stored precision of a GGUF file."""
     transformers = _transformers()
     try:
+        import accelerate  # noqa: F401  (transformers asks for it, in other words)
         from gguf import GGUFReader
     except ImportError as error:
         raise DefinitionError(
-            f"{file}: GGUF needs the package 'gguf'; pip install gguf", code="package_missing"
+            f"{file}: GGUF needs two packages more: pip install gguf accelerate",
+            code="package_missing",
         ) from error
     given = {"gguf_file": file.name, "local_files_only": True, "trust_remote_code": False}
     dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
