@@ -20,6 +20,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sparsing.actors.data.pipeline.progress import StoppedError
+from sparsing.actors.data.study_data import RUN as PREPARATION
 from sparsing.actors.data.study_data import data_of_study
 from sparsing.actors.orchestration.gang import last_line, worker_environment
 from sparsing.actors.orchestration.on_ray import controller_on_ray
@@ -177,13 +178,11 @@ class StudyActor:
 
     def _seal(self) -> None:
         """Other readers see what is sealed: of an ended run, all."""
-        for run in plan_runs(self._store.study):
+        for run in [PREPARATION, *(run.id for run in plan_runs(self._store.study))]:
             try:
-                self._store.seal(run.id)
+                self._store.seal(run)
             except BlockingIOError:
-                self._journal.say(
-                    f"{run.id}: others write to it; `sparsing store compact` will seal it"
-                )
+                self._journal.say(f"{run}: others write to it; `sparsing store compact` seals it")
 
 
 def actor_name(study_path: Path) -> str:

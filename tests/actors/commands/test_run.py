@@ -263,7 +263,7 @@ def test_a_lost_shard_is_replaced(
     victims = [
         child
         for child in psutil.Process(process.pid).children(recursive=True)
-        if any("TrainingShard" in part for part in child.cmdline())
+        if any("ShardActor" in part for part in child.cmdline())
     ]
     assert victims
     victims[0].kill()

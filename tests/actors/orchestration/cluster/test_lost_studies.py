@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,7 +44,9 @@ def lost(tmp_path: Path) -> StudyStore:
         write_rows(done, "runs", run.id, [state_row("done")], stream="controller")
     (tmp_path / "damaged").mkdir()
     (tmp_path / "damaged" / "study.yaml").write_text("name: [")
-    return made(tmp_path, "vanished", GONE)
+    vanished = made(tmp_path, "vanished", GONE)
+    time.sleep(2 * GONE.seconds)  # what was written within a lease's span counts as renewed
+    return vanished
 
 
 def test_lost_is_what_was_submitted_and_whose_controller_vanished(lost: StudyStore) -> None:
