@@ -29,7 +29,7 @@ name: handed
 axes:
   activation: [relu]
   scale: [{d_h: 16, layers: 2, d_f: 40, heads: 2}]
-tokens: 1.5M
+tokens: 4.5M
 data:
   domains: {code: {kind: python-stdlib}}
   tokenizer: {kind: bytes}
