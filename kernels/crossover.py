@@ -183,7 +183,7 @@ def decode_pays(device: torch.device, dtype: torch.dtype, tokens: int, elements:
 
 
 def may_pay(device: str, dtype: torch.dtype, tokens: int, elements: int) -> bool:
-    """Whether leaving out weak neurons can pay for so many tokens, if few enough are active.
+    """Whether leaving out weak neurons can pay for this number of tokens, if few enough are active.
 
     Args:
         device: type of the device.

@@ -163,7 +163,7 @@ def _has_datatrove() -> bool:
 
 
 def _workers(corpus: Corpus, workers: int) -> float:
-    """MB of text per second of parts shared out to so many workers of Ray."""
+    """MB of text per second of parts shared out to this number of Ray workers."""
     step = corpus.size // WORKER_PARTS + 1
     jobs = [
         corpus.job(start, None if start + step >= corpus.size else start + step, number)

@@ -29,7 +29,7 @@ class Decoder(Protocol):
     """What decoding needs of a model; `Transformer` is one."""
 
     def past(self, positions: int) -> Any:
-        """An empty past with room for so many tokens."""
+        """An empty KV cache with room for this number of tokens."""
 
     def next_logits(self, tokens: Tensor, past: Any) -> Tensor:
         """Logits (vocabulary,) of the token after these, int64 (tokens,); the past grows by them.

@@ -84,7 +84,7 @@ class Sequences:
         return replace(self, tokens=self.tokens[rows], domain=self.domain[rows])
 
     def batches(self, tokens: int) -> Iterator[slice]:
-        """Slices of sequences that hold about so many tokens each, at least one sequence."""
+        """Slices of sequences that hold about this number of tokens each, at least one sequence."""
         size = max(1, tokens // self.positions)
         for start in range(0, len(self), size):
             yield slice(start, min(start + size, len(self)))

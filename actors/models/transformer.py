@@ -144,7 +144,7 @@ class Transformer(nn.Module):
         return functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
 
     def past(self, positions: int) -> Past:
-        """An empty past with room for so many tokens, for `next_logits`."""
+        """An empty KV cache with room for this number of tokens, for `next_logits`."""
         weight = self.embedding.weight
         heads, head_size = self.config.heads, self.config.d_h // self.config.heads
         return Past(self.config.layers, (heads, positions, head_size), weight.device, weight.dtype)

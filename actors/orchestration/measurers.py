@@ -38,7 +38,7 @@ NEVER_RAN = "The actor never ran"
 ASK_SECONDS = 10.0
 """Between questions to a measurer that is at work whether it is still there."""
 SILENT_SECONDS = 60.0
-"""One that answers nothing for so long is lost: its process or its node stands still."""
+"""One that does not answer within this time is lost: its process or its node stands still."""
 
 
 @dataclass

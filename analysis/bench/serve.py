@@ -42,7 +42,7 @@ CLIENTS, ASKED = 20, 10
 """Clients at once, and how often each asks in one repeat."""
 ROWS, ROWS_OF_RUN, CHUNK = 5_000_000, 250_000, 50_000
 GROWTH_SECONDS = 1.0
-"""So often a measurement is added while clients ask."""
+"""Seconds between the measurements that are added while clients ask."""
 
 
 def cases(repeats: int) -> list[Case]:

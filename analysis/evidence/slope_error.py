@@ -32,7 +32,7 @@ DISTANCES = np.concatenate([np.linspace(0.0, 8.0, 400), np.geomspace(8.1, 60.0, 
 RECENT, FEWEST_RECENT = 2.0, 4
 """The recent slope is that of the points within this factor of the last tokens, four at least."""
 AHEAD = 1.5
-"""Points up to so many times the last fitted tokens are forecast, one at least."""
+"""Points up to this multiple of the last fitted tokens are forecast, one at least."""
 LEAST_FREEDOM = 2
 """Forecasts of laws with fewer degrees of freedom are left out."""
 

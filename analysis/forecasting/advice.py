@@ -133,7 +133,7 @@ def _planned(costs: list[Cost], found: list[Family], wish: Wish) -> Iterator[Pla
 def _of_scale(
     study: Study, found: list[Family], wish: Wish, parameters: float | None
 ) -> Iterator[PlannedRun]:
-    """A model of so many parameters for each family over scales."""
+    """A model of this number of parameters for each family over scales."""
     if parameters is None:
         return
     for family in found:

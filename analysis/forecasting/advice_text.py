@@ -12,7 +12,7 @@ from sparsing.study.plan.runs import ACCELERATOR
 from sparsing.study.units import count_text, hours_text
 
 MOST_NEW_RUNS = 5
-"""So many are shown for each family; all are in the JSON document."""
+"""This number is shown for each family; all are in the JSON document."""
 MEANING = {
     "stop": "can stop: more tokens are not needed",
     "done": "done: ended, and known precisely enough",

@@ -18,7 +18,7 @@ Enough = Callable[[Evidence], bool]
 FUTURES = 9
 """Their median is the estimate; a tenth lies between their ends four times in five."""
 FARTHEST = 16
-"""Tokens are sought up to so many times the planned ones."""
+"""Tokens are sought up to this multiple of the planned ones."""
 LENGTHS = 16
 """Lengths of an extension that are looked at: about a fifth apart."""
 

@@ -94,7 +94,7 @@ class Wish:
         return f"{count_text(value)} tokens" if self.quantity == "tokens" else f"{value:.4g}"
 
     def width_text(self, miss: float) -> str:
-        """A half width of so many times the wished one."""
+        """A half width of this many times the wished one."""
         width = miss * self.precision
         return f"{width:.3g}" if self.absolute else f"{100 * width:.3g} %"
 

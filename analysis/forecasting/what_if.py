@@ -55,7 +55,7 @@ class Future:
 
 
 def futures(fit: Fit, count: int, *, seed: int = 0) -> list[Future]:
-    """So many futures of a fit, the same for the same seed; none without degrees of freedom."""
+    """A number of futures of a fit, the same for the same seed; none without degrees of freedom."""
     freedom = fit.n - 2 - len(fit.form.coordinates)
     if freedom < 1:
         return []

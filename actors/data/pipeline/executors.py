@@ -53,7 +53,7 @@ class RayTasks:
     """Tasks on the Ray cluster that this process is connected to, a CPU for each."""
 
     def __init__(self, workers: int | None = None) -> None:
-        """At most so many tasks at a time; None: as many as the cluster has CPUs."""
+        """At most this number of tasks at a time; None: as many as the cluster has CPUs."""
         self._asked = workers
 
     @property

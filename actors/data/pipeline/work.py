@@ -37,7 +37,7 @@ STRETCH_CHARACTERS = 2**16
 SAMPLE_CHARACTERS = 4096
 """Passages of the tokenizer's sample."""
 DOCUMENT_BITS = 32
-"""A document's number is its part's, shifted by so many bits, plus its place in the part."""
+"""A document's number is its part's, shifted by this number of bits, plus its place in the part."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -48,7 +48,7 @@ class _Zstandard(io.RawIOBase):
         return True
 
     def read(self, size: int = -1) -> bytes:
-        """So many bytes at most; b"" at the end."""
+        """This number of bytes at most; b"" at the end."""
         return self._stream.read(size if size >= 0 else None)
 
 

@@ -19,7 +19,7 @@ CODES = {"<u2": 8, "<u4": 4}
 
 
 def index_bytes(lengths: np.ndarray, dtype: np.dtype) -> bytes:
-    """Megatron's index of documents of so many tokens: each is one sequence."""
+    """Megatron's index of documents of these numbers of tokens: each is one sequence."""
     pointers = (np.cumsum(lengths) - lengths) * dtype.itemsize
     head = MAGIC + struct.pack("<QBQQ", 1, CODES[dtype.str], len(lengths), len(lengths) + 1)
     documents = np.arange(len(lengths) + 1, dtype="<i8")

@@ -16,7 +16,7 @@ from sparsing.study.definition.data import Source
 SMALLEST_PART_BYTES = 4 * 2**20
 LARGEST_PART_BYTES = 256 * 2**20
 PARTS = 1024
-"""A source is cut in about so many parts, unless they got smaller or larger than that."""
+"""A source is cut in about this number of parts, unless a part gets too small or too large."""
 PART_FILES = 10_000
 """Files of a part at most."""
 TEXT_PIECE_BYTES = 16 * 2**20

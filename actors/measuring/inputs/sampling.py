@@ -32,7 +32,7 @@ GROUP_SHARE = 1 / 16
 
 
 def sampled(source: Source, wanted_bytes: int) -> Iterator[str]:
-    """Documents, or stretches of them, of about so many bytes in all; fewer if there are fewer.
+    """Documents, or stretches of them, of about this number of bytes; fewer if there are fewer.
 
     Raises:
         DefinitionError: a file is missing, unreadable, or holds no text.

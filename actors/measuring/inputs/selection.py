@@ -80,7 +80,7 @@ def limited(whole: Halves, tokens: int | None) -> Halves:
     if tokens < SMALLEST_SEQUENCES * each:
         raise DefinitionError(
             f"--tokens {tokens} is too few: {SMALLEST_SEQUENCES} sequences of {positions} tokens "
-            f"in each half of each domain are {SMALLEST_SEQUENCES * each}; ask for so many, or "
+            f"in each half of each domain are {SMALLEST_SEQUENCES * each}; ask for as many, or "
             "for shorter sequences by --sequence-tokens"
         )
     return whole.first(tokens // each)

@@ -2,7 +2,7 @@
 
 Thresholds and the CETT value are chosen on one half, what is reported comes from the other; no
 sequence is in both. Each domain's sequences are in random order, the same at every call, so that
-the first so many of them are a sample of its whole text.
+the first N of them are a sample of its whole text.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Documents = Callable[[list[str]], list[np.ndarray]]
 
 
 def bytes_for(tokens: int | None) -> int:
-    """Bytes to take of each file for so many tokens in all; None: as many as there are."""
+    """Bytes to take of each file for this number of tokens; None: as many as there are."""
     return MOST_BYTES if tokens is None else max(LEAST_BYTES, BYTES_PER_TOKEN * tokens)
 
 
@@ -60,7 +60,7 @@ class Halves:
         return max(int(np.bincount(half.domain).max()) for half in (self.choose, self.report))
 
     def first(self, count: int) -> Halves:
-        """The first so many sequences of each domain and half, or all where there are fewer."""
+        """The first N sequences of each domain and half, or all where there are fewer."""
         return Halves(choose=_first(self.choose, count), report=_first(self.report, count))
 
     def check(self) -> None:

@@ -40,7 +40,7 @@ class Listener(Protocol):
         """A line of its own."""
 
     def forwarded(self, tokens: int) -> None:
-        """So many more tokens went through a model."""
+        """This number of further tokens went through a model."""
 
 
 class Silent:

@@ -31,7 +31,7 @@ class Room:
         return self._pick(run, self._total)
 
     def may_grow(self, run: Run, shards: int) -> bool:
-        """Whether a run that trains with so many shards would be given more if it asked now."""
+        """Whether a run with this number of shards would be given more if it asked now."""
         if self._resources.min_shards is None or shards == self._resources.shards:
             return False
         self._look()
