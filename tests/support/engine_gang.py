@@ -89,7 +89,10 @@ def main(rank: int, world_size: int, port: int, folder: Path) -> None:
             engine.load_state(state, RESUME_AT)
             losses[f"{source.name}->zero{stage}"] = train(engine, RESUME_AT)
     if rank == 0:
-        print("LOSSES " + json.dumps(losses))
+        print("LOSSES " + json.dumps(losses), flush=True)
+    if world_size > 1:  # a process that ends while gloo's threads live is aborted
+        dist.barrier()
+        dist.destroy_process_group()
 
 
 if __name__ == "__main__":
